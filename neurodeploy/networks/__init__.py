@@ -1,0 +1,1 @@
+"""The torch side: teachers, spiking students and what is counted on them. Needs the extra ``train``."""

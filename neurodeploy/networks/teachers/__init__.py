@@ -1,0 +1,1 @@
+"""Teachers: the restoration networks that students are distilled from, under their published key names."""
