@@ -1,19 +1,10 @@
-"""What every test may use: one hypothesis profile, and `--update-golden`."""
+"""What all tests share: the repository's root on the path, so that ``tests.shared`` can be imported from anywhere."""
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import settings
+import sys
+from pathlib import Path
 
-settings.register_profile("neurodeploy", deadline=None, derandomize=True, print_blob=True)
-settings.load_profile("neurodeploy")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the golden files anew instead of comparing")
-
-
-@pytest.fixture
-def update_golden(request: pytest.FixtureRequest) -> bool:
-    """Whether golden files are to be written anew."""
-    return bool(request.config.getoption("--update-golden"))
+ROOT = str(Path(__file__).resolve().parents[1])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
