@@ -1,0 +1,98 @@
+"""Writing without losing data: everything is written beside its place and renamed when it is whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from neurodeploy.errors import UserError
+
+
+def _refuse(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot be written: {error.strerror or error}",
+        node=str(path),
+        instead="choose another place with --out, or free space and permissions there",
+    )
+
+
+def _check_free(path: Path, force: bool) -> None:
+    if (path.exists() or path.is_symlink()) and not force:
+        raise UserError("exists already and is not overwritten", node=str(path), instead="pass --force to replace it")
+
+
+@contextmanager
+def writing_file(path: str | Path, *, force: bool = False) -> Iterator[Path]:
+    """Gives a temporary path beside ``path``; when the block ends well, it is renamed to ``path``.
+
+    Args:
+        path: The file to write. Missing parent folders are made.
+        force: Replace an existing file. Without it an existing file is refused before anything is written.
+
+    Raises:
+        UserError: The file exists (without ``force``), or the file system refuses (permission, space).
+    """
+    path = Path(path)
+    _check_free(path, force)
+    if path.is_dir():
+        raise UserError("is a folder, not a file", node=str(path))
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _refuse(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_folder(path: str | Path, *, force: bool = False) -> Iterator[Path]:
+    """Gives a temporary folder beside ``path``; when the block ends well, it takes the place of ``path``.
+
+    Args:
+        path: The folder to write.
+        force: Replace an existing folder whole. Without it an existing folder with content is refused.
+
+    Raises:
+        UserError: The folder exists and is not empty (without ``force``), or the file system refuses.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError("is a file, not a folder", node=str(path))
+    if path.is_dir() and any(path.iterdir()):
+        _check_free(path, force)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        if path.is_dir():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            os.replace(path, old / path.name)
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
+    except OSError as error:
+        raise _refuse(path, error) from error
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

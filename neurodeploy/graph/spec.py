@@ -1,0 +1,200 @@
+"""What a student is, in data: the portable family, and the host's share of the work.
+
+A student is pixel-unshuffle (host), a constant-resolution chain of convolution + LIF with optional sum edges, a plain
+last convolution, the mean over time steps (host), and a global residual (host). Everything that a chip cannot hold is
+refused when the description is made.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DT = 1e-4
+"""Length of a time step in seconds. NIR has no field for it; snnTorch assumes this one."""
+
+DECAY_ONE = 4096
+"""A decay of 1 in the 12-bit fixed point of Loihi: nothing is left after one step."""
+
+
+class HostSide(BaseModel):
+    """What the host does around the chip's network: it stands in the manifest of every bundle.
+
+    ``codes = clip(rint(x * input_scale), input_min, input_max)`` for an image ``x`` in [0, 1], padded by edge
+    replication to a multiple of ``unshuffle``, then pixel-unshuffled: (C, H, W) -> (C * unshuffle**2, H/unshuffle,
+    W/unshuffle). With ``y`` the network's output averaged over the ``steps`` time steps (in the units of the NIR
+    graph) and pixel-shuffled back: ``restored = codes / input_scale - output_scale * y`` (``residual``) or
+    ``output_scale * y``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    channels: Literal[1, 3] = 1
+    unshuffle: int = Field(2, ge=1, le=8)
+    steps: int = Field(1, ge=1, le=64)
+    dt: float = DT
+    input_scale: float = 255.0
+    input_min: int = -256
+    input_max: int = 511
+    output_scale: float = 1.0
+    residual: bool = True
+
+    @property
+    def network_channels(self) -> int:
+        """Channels that enter and leave the network: ``channels * unshuffle**2``."""
+        return self.channels * self.unshuffle**2
+
+    def encode(self, image: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Integer codes of an image.
+
+        Args:
+            image: (C, H, W), values in [0, 1] (noise may leave that range).
+
+        Returns:
+            (C * r**2, ceil(H/r), ceil(W/r)) int64 with r = ``unshuffle``; sub-pixels in the order of torch's
+            ``pixel_unshuffle`` (channel, row, column).
+        """
+        codes = np.clip(np.rint(image.astype(np.float64) * self.input_scale), self.input_min, self.input_max)
+        return pixel_unshuffle(pad_to_multiple(codes.astype(np.int64), self.unshuffle), self.unshuffle)
+
+    def decode(self, output: NDArray[np.floating], image: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Restored image from the time mean of the network's output.
+
+        Args:
+            output: (C * r**2, h, w), mean over time steps of the output node, in the units of the NIR graph.
+            image: (C, H, W), the degraded image that was encoded.
+
+        Returns:
+            (C, H, W) float64, not clipped.
+        """
+        _, height, width = image.shape
+        out = self.output_scale * pixel_shuffle(output.astype(np.float64), self.unshuffle)[:, :height, :width]
+        if not self.residual:
+            return out
+        codes = np.clip(np.rint(image.astype(np.float64) * self.input_scale), self.input_min, self.input_max)
+        return codes / self.input_scale - out
+
+
+def pad_to_multiple(array: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
+    """(C, H, W) padded at the bottom and right by edge replication, so that H and W are multiples of ``multiple``."""
+    _, height, width = array.shape
+    return np.pad(array, ((0, 0), (0, -height % multiple), (0, -width % multiple)), mode="edge")
+
+
+def pixel_unshuffle(array: NDArray[np.int64], factor: int) -> NDArray[np.int64]:
+    """(C, H, W) -> (C * r * r, H / r, W / r), in torch's order."""
+    channels, height, width = array.shape
+    blocks = array.reshape(channels, height // factor, factor, width // factor, factor)
+    return np.ascontiguousarray(
+        blocks.transpose(0, 2, 4, 1, 3).reshape(channels * factor**2, height // factor, width // factor)
+    )
+
+
+def pixel_shuffle(array: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
+    """(C * r * r, h, w) -> (C, h * r, w * r): the inverse of :func:`pixel_unshuffle`."""
+    channels, height, width = array.shape
+    blocks = array.reshape(channels // factor**2, factor, factor, height, width)
+    return np.ascontiguousarray(
+        blocks.transpose(0, 3, 1, 4, 2).reshape(channels // factor**2, height * factor, width * factor)
+    )
+
+
+class StudentSpec(BaseModel):
+    """A student of the portable family.
+
+    Layer k (0 .. depth-1) is ``conv{k}`` followed by ``lif{k}``; the last convolution is ``conv{depth}``. A LIF layer
+    with ``levels`` D > 1 (only with ``steps`` 1) has the integer activation 0..D, which D threshold populations with
+    shared weights carry exactly on a chip of binary spikes: the count of i in 1..D with ``x > delta * (i - 1/2)``.
+
+    The membrane follows ``v <- (1 - decay) * v + x``; a spike when ``v > threshold``, then ``v <- 0``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    family: Literal["portable"] = "portable"
+    channels: Literal[1, 3] = 1
+    unshuffle: int = Field(2, ge=1, le=8, description="pixel-unshuffle factor on the host")
+    width: int = Field(48, ge=1, le=1024, description="channels of every hidden layer")
+    depth: int = Field(7, ge=1, le=64, description="number of conv + LIF layers before the plain last convolution")
+    kernel: int = Field(3, ge=1, le=11, description="side of the square kernels, odd")
+    dilation: tuple[int, ...] = Field((), description="dilation of each convolution (depth + 1 values); empty = all 1")
+    edges: tuple[tuple[int, int], ...] = Field(
+        (), description="sum edges [i, k]: the current of conv i is added to the input of LIF k, i < k"
+    )
+    levels: int = Field(1, ge=1, le=15, description="integer activation levels D; more than 1 only with steps 1")
+    steps: int = Field(4, ge=1, le=64, description="time steps T")
+    decay: float = Field(1.0, gt=0.0, le=1.0, description="share of the membrane lost a step, a multiple of 1/4096")
+    norm: Literal["none", "batch"] = "none"
+    residual: bool = True
+
+    @model_validator(mode="after")
+    def _portable(self) -> StudentSpec:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel: an even kernel ({self.kernel}) has no centre; instead: an odd one")
+        if self.dilation and len(self.dilation) != self.depth + 1:
+            raise ValueError(
+                f"dilation: {len(self.dilation)} values for {self.depth + 1} convolutions; instead: depth + 1 values"
+            )
+        if any(not 1 <= value <= 16 for value in self.dilation):
+            raise ValueError(f"dilation: {list(self.dilation)} holds a value outside 1..16")
+        if self.levels > 1 and self.steps > 1:
+            raise ValueError(
+                f"levels: {self.levels} integer levels with {self.steps} time steps is not portable (each population"
+                " would reset on its own); instead: steps = 1, or levels = 1"
+            )
+        if self.decay * DECAY_ONE != round(self.decay * DECAY_ONE):
+            raise ValueError(f"decay: {self.decay} is not a multiple of 1/4096, the chip's step")
+        if self.steps == 1 and self.decay != 1.0:
+            raise ValueError(f"decay: {self.decay} has no meaning with one time step; instead: decay = 1")
+        for source, target in self.edges:
+            if not 0 <= source < target < self.depth:
+                raise ValueError(
+                    f"edges: [{source}, {target}] must run from an earlier conv to a later LIF (0 <= i < k < depth)"
+                )
+        if len(set(self.edges)) != len(self.edges):
+            raise ValueError("edges: the same edge stands twice")
+        return self
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        """The dilation of every convolution, ``depth + 1`` values."""
+        return self.dilation or (1,) * (self.depth + 1)
+
+    @property
+    def network_channels(self) -> int:
+        """Channels that enter and leave the network."""
+        return self.channels * self.unshuffle**2
+
+    def conv_shape(self, layer: int) -> tuple[int, int, int, int]:
+        """Shape (out, in, kernel, kernel) of the weight of ``conv{layer}``."""
+        fan_in = self.network_channels if layer == 0 else self.width
+        out = self.network_channels if layer == self.depth else self.width
+        return (out, fan_in, self.kernel, self.kernel)
+
+    @property
+    def halo(self) -> int:
+        """Radius of the receptive field in pixels of the image."""
+        return sum(value * (self.kernel // 2) for value in self.dilations) * self.unshuffle
+
+    def host(self, output_scale: float = 1.0) -> HostSide:
+        """The host's share for this student."""
+        return HostSide(
+            channels=self.channels,
+            unshuffle=self.unshuffle,
+            steps=self.steps,
+            output_scale=output_scale,
+            residual=self.residual,
+        )
+
+
+def threshold_offset(spec: StudentSpec) -> float:
+    """How far above the integer threshold the real one lies, in units of the current: strict comparison without ties.
+
+    Where nothing decays between steps, membranes are whole units and half a unit separates them. A membrane that decays
+    has fractions, which the chip keeps to 1/64 of a unit: the real threshold lies between the integer one and the next
+    value that the chip can hold, and off every dyadic grid.
+    """
+    return 0.5 if spec.decay == 1.0 else 1.0 / 96.0

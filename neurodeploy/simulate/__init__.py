@@ -1,0 +1,1 @@
+"""Running an integer network: the plain reference, tiling, observers; and the float interpreter of NIR graphs."""

@@ -1,0 +1,112 @@
+"""Looking on while a network runs: the protocol, and an observer that keeps everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+Pair = tuple[int, int]
+
+
+class Observer(Protocol):
+    """What a simulator calls while it runs.
+
+    All arrays are views that later steps may overwrite: copy what is kept. When an image runs in tiles, every call
+    carries only the neurons that the tile owns, so that sums over the calls of all tiles equal those of an untiled run.
+    ``origin`` is the (row, column) of the first owned neuron in the whole layer and ``extent`` the (H, W) of the whole
+    layer. Layers without a grid (after a flatten) have the shape (N, 1, 1).
+    """
+
+    def codes(self, *, codes: IntArray, origin: Pair, extent: Pair) -> None:
+        """The input of the network, once a run (and tile): (C, h, w), or (T, C, h, w) when a sequence was given."""
+
+    def layer(
+        self,
+        *,
+        step: int,
+        name: str,
+        current: IntArray,
+        u: IntArray,
+        v: IntArray,
+        fired: BoolArray,
+        origin: Pair,
+        extent: Pair,
+    ) -> None:
+        """One spiking layer after one time step.
+
+        Args:
+            step: Time step, from 0.
+            name: Node name of the layer.
+            current: (C, h, w), the summed integer current that arrived.
+            u: (C, h, w), the synaptic current after the step.
+            v: (D, C, h, w), the membranes of the D populations after the step (0 where they fired).
+            fired: (D, C, h, w), which populations spiked.
+            origin: (row, column) of the first neuron in the whole layer.
+            extent: (H, W) of the whole layer.
+        """
+
+
+@dataclass
+class LayerTrace:
+    """One spiking layer over a run: ``current``, ``u`` (T, C, H, W); ``v``, ``fired`` (T, D, C, H, W)."""
+
+    current: IntArray
+    u: IntArray
+    v: IntArray
+    fired: BoolArray
+
+
+@dataclass
+class Trace:
+    """An observer that keeps copies of everything, put together from tiles if there are any.
+
+    Meant for proofs and tests: it holds all steps of all layers in memory.
+    """
+
+    steps: int
+    layers: dict[str, LayerTrace] = field(default_factory=dict)
+    input: IntArray | None = None
+
+    def codes(self, *, codes: IntArray, origin: Pair, extent: Pair) -> None:
+        """Keeps the codes."""
+        if self.input is None:
+            self.input = np.zeros((*codes.shape[:-2], *extent), np.int64)
+        self.input[(..., *_window(codes, origin))] = codes
+
+    def layer(
+        self,
+        *,
+        step: int,
+        name: str,
+        current: IntArray,
+        u: IntArray,
+        v: IntArray,
+        fired: BoolArray,
+        origin: Pair,
+        extent: Pair,
+    ) -> None:
+        """Keeps one step of one layer."""
+        if name not in self.layers:
+            one, many = (self.steps, *current.shape[:-2], *extent), (self.steps, *v.shape[:-2], *extent)
+            self.layers[name] = LayerTrace(
+                current=np.zeros(one, np.int64),
+                u=np.zeros(one, np.int64),
+                v=np.zeros(many, np.int64),
+                fired=np.zeros(many, np.bool_),
+            )
+        kept = self.layers[name]
+        place = (step, ..., *_window(current, origin))
+        kept.current[place] = current
+        kept.u[place] = u
+        kept.v[place] = v
+        kept.fired[place] = fired
+
+
+def _window(array: IntArray, origin: Pair) -> tuple[slice, slice]:
+    height, width = array.shape[-2:]
+    return slice(origin[0], origin[0] + height), slice(origin[1], origin[1] + width)

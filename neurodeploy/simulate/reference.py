@@ -1,0 +1,246 @@
+"""The definition: what an integer network computes, in plain numpy.
+
+This is Loihi 2's integer arithmetic as Lava's bit-accurate processes define it (``lava.proc.lif.models``,
+``lava.proc.conv.models`` in lava-nc 0.10.0). Faster simulators are tested against this file bit for bit; this file is
+tested against traces that others recorded.
+
+Time is zero-delay: within a step the nodes run in topological order, and a spike of one layer reaches the next in the
+same step. All state is 0 before the first step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurodeploy.errors import InternalError, UserError
+from neurodeploy.quantize.network import (
+    IntegerConv,
+    IntegerDense,
+    IntegerFlatten,
+    IntegerInput,
+    IntegerLif,
+    IntegerNetwork,
+)
+from neurodeploy.simulate.observe import BoolArray, IntArray, Observer
+
+LIMIT = 1 << 23
+"""Half the range of a 24-bit register."""
+
+
+def decay(x: IntArray, amount: int | IntArray) -> IntArray:
+    """``x * (1 - amount / 4096)``, truncated toward zero; ``amount`` is 0..4096."""
+    magnitude: IntArray = np.abs(x)
+    return np.sign(x) * ((magnitude * (4096 - amount)) >> 12)
+
+
+def wrap(x: IntArray, bits: int) -> IntArray:
+    """``x`` modulo ``2**bits``, as the signed number that a register of that width holds."""
+    return ((x + (1 << (bits - 1))) & ((1 << bits) - 1)) - (1 << (bits - 1))
+
+
+def lif_step(
+    u: IntArray,
+    v: IntArray,
+    current: IntArray,
+    *,
+    i_decay: int | IntArray,
+    v_decay: int | IntArray,
+    vth: int,
+    bias: int | IntArray,
+) -> tuple[IntArray, IntArray, BoolArray]:
+    """One time step of current-based LIF neurons with hard reset.
+
+    ``u <- decay(u, i_decay) + current * 64``; ``v <- decay(v, v_decay) + u + bias * 64``; a spike where
+    ``v > vth * 64``, and there ``v <- 0``. The current register wraps around once at 24 bits (+2**23 is a legal value,
+    -2**23 is not); the membrane saturates at +-(2**23 - 1); the bias enters the membrane and never the current; a spike
+    leaves u alone.
+
+    Args:
+        u: Currents, any shape.
+        v: Membranes, a shape that ``u`` broadcasts to.
+        current: What arrived in this step (before the shift by 6 bits), the shape of ``u``.
+        i_decay: 0..4096; 4096 forgets the current after one step.
+        v_decay: 0..4096.
+        vth: Threshold mantissa.
+        bias: Bias mantissa, broadcast to ``v``.
+
+    Returns:
+        ``u``, ``v`` after the step, and where neurons spiked in it.
+    """
+    u = wrap(decay(u, i_decay) + wrap(current << 6, 32), 32)
+    u = np.where(u > LIMIT, u - 2 * LIMIT, np.where(u <= -LIMIT, u + 2 * LIMIT, u))
+    v = np.clip(decay(v, v_decay) + u + (bias << 6), 1 - LIMIT, LIMIT - 1)
+    fired = v > (vth << 6)
+    return u, np.where(fired, 0, v), fired
+
+
+def correlate(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+) -> NDArray[Any]:
+    """2-D cross-correlation with zero padding, one matrix product a tap, in the dtype of the arguments.
+
+    Args:
+        x: (I, h, w).
+        weight: (O, I / groups, kh, kw).
+        stride: (rows, columns), as are ``padding`` and ``dilation``.
+        padding: Zeros on either side.
+        dilation: Distance of two taps.
+        groups: Number of independent parts that inputs and outputs are divided into.
+
+    Returns:
+        (O, floor((h + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1, ...).
+    """
+    outputs, fan_in, rows, columns = weight.shape
+    x = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2))
+    height = (x.shape[1] - dilation[0] * (rows - 1) - 1) // stride[0] + 1
+    width = (x.shape[2] - dilation[1] * (columns - 1) - 1) // stride[1] + 1
+    out = np.zeros((groups, outputs // groups, height * width), np.result_type(x, weight))
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * dilation[0], column * dilation[1]
+            seen = x[:, top : top + stride[0] * (height - 1) + 1 : stride[0]]
+            seen = seen[:, :, left : left + stride[1] * (width - 1) + 1 : stride[1]]
+            tap = weight[:, :, row, column].reshape(groups, outputs // groups, fan_in)
+            out += tap @ seen.reshape(groups, fan_in, height * width)
+    return out.reshape(outputs, height, width)
+
+
+def exact_dtype(x: IntArray, weight: IntArray) -> type[np.float32] | type[np.float64] | type[np.int64]:
+    """The fastest dtype in which ``weight @ x`` is exact.
+
+    Every partial sum of a product is an integer of at most ``max_o sum |weight_o| * max |x|``, in whatever order a
+    library adds; a float with p bits of mantissa holds every integer up to 2**p.
+    """
+    per_output = np.abs(weight).sum(axis=tuple(range(1, weight.ndim))).max(initial=0)
+    bound = int(per_output) * int(np.abs(x).max(initial=0))
+    if bound < 1 << 24:
+        return np.float32
+    return np.float64 if bound < 1 << 53 else np.int64
+
+
+def conv(x: IntArray, node: IntegerConv) -> IntArray:
+    """Output of a convolution, (I, h, w) -> (O, h', w'), wrapped to 24 bits."""
+    kind = exact_dtype(x, node.weight)
+    out = correlate(x.astype(kind), node.weight.astype(kind), node.stride, node.padding, node.dilation, node.groups)
+    return wrap(out.astype(np.int64), 24)
+
+
+def dense(x: IntArray, node: IntegerDense) -> IntArray:
+    """Output of a matrix product, (I, 1, 1) -> (O, 1, 1); Lava does not wrap it."""
+    kind = exact_dtype(x, node.weight)
+    out: IntArray = (node.weight.astype(kind) @ x.reshape(-1).astype(kind)).astype(np.int64)
+    return out.reshape(-1, 1, 1)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Current (C, h, w) and membranes (D, C, h, w) of one spiking layer."""
+
+    u: IntArray
+    v: IntArray
+
+
+def _channels(values: int | IntArray) -> int | IntArray:
+    """One value, or one a channel, in a shape that broadcasts over (C, h, w)."""
+    return values if isinstance(values, int | np.integer) else values.reshape(-1, 1, 1)
+
+
+def _lif(node: IntegerLif, state: _State, current: IntArray) -> tuple[_State, BoolArray]:
+    bias = np.add.outer(np.asarray(node.levels, np.int64), node.bias)[:, :, None, None]
+    u, v, fired = lif_step(
+        state.u,
+        state.v,
+        current,
+        i_decay=_channels(node.i_decay),
+        v_decay=_channels(node.v_decay),
+        vth=node.vth,
+        bias=bias,
+    )
+    return replace(state, u=u, v=v), fired
+
+
+def run(net: IntegerNetwork, codes: IntArray, *, observer: Observer | None = None) -> IntArray:
+    """Runs a network for ``net.host.steps`` time steps from state 0.
+
+    Args:
+        net: The network.
+        codes: (C, h, w), shown at every step, or (T, C, h, w), one a step.
+        observer: Is shown the codes, and every spiking layer after every step.
+
+    Returns:
+        (C, h', w') int64: the sum over all time steps of the current into the readout plus its bias.
+
+    Raises:
+        UserError: The codes do not fit the network.
+    """
+    frames = _frames(net, codes)
+    if observer is not None:
+        extent = (codes.shape[-2], codes.shape[-1])
+        observer.codes(codes=codes, origin=(0, 0), extent=extent)
+    total = np.int64(0)
+    states: dict[str, _State] = {}
+    for step in range(net.host.steps):
+        values: dict[str, IntArray] = {}
+        for name, node in net.nodes.items():
+            arriving = [values[source] for source in net.sources(name)]
+            if isinstance(node, IntegerInput):
+                values[name] = frames[step]
+                continue
+            x = np.add.reduce(arriving)
+            if isinstance(node, IntegerConv):
+                values[name] = conv(x, node)
+            elif isinstance(node, IntegerDense):
+                values[name] = dense(x, node)
+            elif isinstance(node, IntegerFlatten):
+                values[name] = x.reshape(-1, 1, 1)
+            elif isinstance(node, IntegerLif):
+                before = states.get(name) or _State(np.zeros_like(x), np.zeros((len(node.levels), *x.shape), np.int64))
+                states[name], fired = _lif(node, before, x)
+                values[name] = fired.sum(axis=0)
+                if observer is not None:
+                    now = states[name]
+                    observer.layer(
+                        step=step,
+                        name=name,
+                        current=x,
+                        u=now.u,
+                        v=now.v,
+                        fired=fired,
+                        origin=(0, 0),
+                        extent=(x.shape[1], x.shape[2]),
+                    )
+            else:
+                total = total + x + node.bias.reshape(-1, 1, 1)
+    return np.asarray(total)
+
+
+def _frames(net: IntegerNetwork, codes: IntArray) -> list[IntArray]:
+    """The codes of every step."""
+    if not np.issubdtype(codes.dtype, np.integer):
+        raise InternalError(f"codes are {codes.dtype}, not integers")
+    if codes.ndim not in (3, 4) or codes.shape[-3] != net.input.channels or 0 in codes.shape:
+        raise UserError(
+            "the codes do not fit the network's input",
+            node=net.input.name,
+            have=str(codes.shape),
+            limit=f"({net.input.channels}, h, w) or (T, {net.input.channels}, h, w)",
+        )
+    if codes.ndim == 3:
+        return [codes.astype(np.int64)] * net.host.steps
+    if len(codes) != net.host.steps:
+        raise UserError(
+            "the sequence of codes has another length than the run",
+            node=net.input.name,
+            have=f"{len(codes)} steps",
+            limit=f"{net.host.steps} steps",
+        )
+    return list(codes.astype(np.int64))
