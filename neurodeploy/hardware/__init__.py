@@ -1,0 +1,1 @@
+"""Chips as data: reading hardware profiles, fit checks, placement."""
