@@ -34,7 +34,8 @@ LIMIT = 1 << 23
 def decay(x: IntArray, amount: int | IntArray) -> IntArray:
     """``x * (1 - amount / 4096)``, truncated toward zero; ``amount`` is 0..4096."""
     magnitude: IntArray = np.abs(x)
-    return np.sign(x) * ((magnitude * (4096 - amount)) >> 12)
+    sign: IntArray = np.sign(x)
+    return sign * ((magnitude * (4096 - amount)) >> 12)
 
 
 def wrap(x: IntArray, bits: int) -> IntArray:

@@ -1,0 +1,256 @@
+"""Restoring a picture: the host encodes, the integer network runs (in tiles if need be), the host decodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurodeploy.errors import UserError
+from neurodeploy.quantize.network import (
+    IntegerConv,
+    IntegerDense,
+    IntegerFlatten,
+    IntegerNetwork,
+)
+from neurodeploy.simulate import reference
+from neurodeploy.simulate.observe import BoolArray, IntArray, Observer
+
+MEMORY = 1 << 30
+"""Bytes of working memory above which a picture is cut into tiles by itself."""
+
+SMALLEST_CORE = 32
+"""Side, on the network's grid, below which tiles chosen by themselves do not go."""
+
+
+class Backend(Protocol):
+    """A simulator: the signature of :func:`neurodeploy.simulate.reference.run`."""
+
+    def __call__(self, net: IntegerNetwork, codes: IntArray, *, observer: Observer | None = None) -> IntArray:
+        """The readout's sum over all time steps, (C, h, w) int64."""
+
+
+BACKENDS: dict[str, Backend] = {"reference": reference.run}
+"""Simulators by name. Every one owes the very integers of the reference, and the same calls of the observer."""
+
+
+def restore(
+    net: IntegerNetwork,
+    image: NDArray[np.floating[Any]],
+    *,
+    tile: int | None = None,
+    backend: str = "reference",
+    observer: Observer | None = None,
+) -> NDArray[np.float64]:
+    """Restores a picture with a network's integers.
+
+    Args:
+        net: The network; its layers keep the resolution of its input.
+        image: (C, H, W) in [0, 1], any size.
+        tile: Side in pixels of the square that a tile owns. None cuts only what would need more than 1 GiB. The result
+            does not depend on it: a tile sees as much of its neighbourhood as the network can.
+        backend: A key of :data:`BACKENDS`.
+        observer: Is shown every owned neuron of every tile once a step.
+
+    Returns:
+        (C, H, W) float64, not clipped.
+
+    Raises:
+        UserError: The image does not fit the network, the backend is unknown, or the network cannot restore images.
+    """
+    if backend not in BACKENDS:
+        raise UserError("unknown back end", node=backend, limit=", ".join(BACKENDS))
+    check_image(net, image)
+    codes = net.host.encode(image)
+    total = run_tiled(net, codes, core=_core_side(net, codes, tile), backend=BACKENDS[backend], observer=observer)
+    if total.shape != codes.shape:
+        raise UserError(
+            "does not restore images: its output has another shape than its input",
+            node=net.readout.name,
+            have=str(total.shape),
+            limit=str(codes.shape),
+        )
+    unit = net.units.get(net.readout.name, 1.0)
+    return net.host.decode(total * (unit / net.host.steps), image)
+
+
+def check_image(net: IntegerNetwork, image: NDArray[Any]) -> None:
+    """Raises a UserError for an image that the network's host side cannot encode."""
+    if image.ndim != 3 or image.shape[0] != net.host.channels or 0 in image.shape:
+        raise UserError(
+            "the image does not fit the network",
+            have=f"shape {image.shape}",
+            limit=f"({net.host.channels}, H, W)",
+            instead="convert the image, or take a network for its channels",
+        )
+    if not np.isfinite(image).all():
+        raise UserError("the image holds values that are not finite")
+
+
+def run_tiled(
+    net: IntegerNetwork,
+    codes: IntArray,
+    *,
+    core: int | None,
+    backend: Backend = reference.run,
+    observer: Observer | None = None,
+) -> IntArray:
+    """Runs a network over codes in tiles that own ``core`` x ``core`` places of the grid, or in one go for None.
+
+    A tile is its core and a margin as wide as the receptive field, cut off at the true borders of the image. What the
+    zero padding of convolutions spoils inside the image is margin, and is thrown away.
+
+    Returns:
+        (C, h, w) int64, bit for bit the result of one go.
+    """
+    if core is None or (core >= codes.shape[-2] and core >= codes.shape[-1]):
+        return backend(net, codes, observer=observer)
+    margin = receptive_radius(net)
+    total: IntArray | None = None
+    for tile in _tiles((codes.shape[-2], codes.shape[-1]), core, margin):
+        cropped = None if observer is None else _OwnedOnly(observer, tile)
+        out = backend(net, codes[(..., *tile.window)], observer=cropped)
+        if total is None:
+            total = np.zeros((out.shape[0], *tile.extent), np.int64)
+        total[(..., *tile.core)] = out[(..., *tile.owned)]
+    if total is None:
+        raise UserError("the codes are empty", node=net.input.name, have=str(codes.shape))
+    return total
+
+
+def receptive_radius(net: IntegerNetwork) -> int:
+    """How many places of the grid away an input can change an output.
+
+    Raises:
+        UserError: A node does not keep the resolution, so that the network does not run in tiles.
+    """
+    radius: dict[str, int] = {}
+    for name, node in net.nodes.items():
+        own = 0
+        if isinstance(node, IntegerConv):
+            own = _conv_radius(node)
+        elif isinstance(node, IntegerDense | IntegerFlatten):
+            raise UserError("mixes all places of the grid, so that the network does not run in tiles", node=name)
+        radius[name] = own + max((radius[source] for source in net.sources(name)), default=0)
+    return radius[net.readout.name]
+
+
+def _conv_radius(node: IntegerConv) -> int:
+    radius = 0
+    for axis in range(2):
+        reach = node.dilation[axis] * (node.weight.shape[2 + axis] - 1)
+        if node.stride[axis] != 1 or 2 * node.padding[axis] != reach:
+            raise UserError(
+                "does not keep the resolution, so that the network does not run in tiles",
+                node=node.name,
+                have=f"stride {node.stride}, padding {node.padding}",
+                limit=f"stride (1, 1), padding {reach / 2:g}",
+                instead="run the whole image in one go",
+            )
+        radius = max(radius, reach // 2)
+    return radius
+
+
+def _core_side(net: IntegerNetwork, codes: IntArray, tile: int | None) -> int | None:
+    """Side of a tile's core on the grid, or None for one go."""
+    if tile is not None:
+        if tile < net.host.unshuffle:
+            raise UserError("a tile needs a side of at least", have=str(tile), limit=f"{net.host.unshuffle} pixels")
+        return tile // net.host.unshuffle
+    needed = bytes_per_place(net)
+    if needed * codes.shape[-2] * codes.shape[-1] <= MEMORY or not _keeps_resolution(net):
+        return None
+    side = int((MEMORY / needed) ** 0.5)
+    return max(SMALLEST_CORE, side - 2 * receptive_radius(net))
+
+
+def _keeps_resolution(net: IntegerNetwork) -> bool:
+    try:
+        receptive_radius(net)
+    except UserError:
+        return False
+    return True
+
+
+def bytes_per_place(net: IntegerNetwork) -> int:
+    """Roughly the bytes that the reference holds for one place of the grid: all states and the largest layer's work."""
+    sizes = [(1 + len(node.levels)) * len(node.bias) for node in net.lifs()]
+    return 8 * (sum(sizes) + 4 * max(sizes, default=net.input.channels))
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Rows and columns of a tile: ``core`` is what it owns, ``window`` what it sees, both in the whole grid."""
+
+    core: tuple[slice, slice]
+    window: tuple[slice, slice]
+    extent: tuple[int, int]
+
+    @property
+    def owned(self) -> tuple[slice, slice]:
+        """The core inside the window."""
+        first, second = (
+            slice(core.start - window.start, core.stop - window.start)
+            for core, window in zip(self.core, self.window, strict=True)
+        )
+        return first, second
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """First row and column of the core."""
+        return self.core[0].start, self.core[1].start
+
+
+def _tiles(extent: tuple[int, int], core: int, margin: int) -> Iterator[_Tile]:
+    def cuts(length: int) -> list[tuple[slice, slice]]:
+        return [
+            (
+                slice(start, min(start + core, length)),
+                slice(max(0, start - margin), min(start + core + margin, length)),
+            )
+            for start in range(0, length, core)
+        ]
+
+    for row_core, row_window in cuts(extent[0]):
+        for column_core, column_window in cuts(extent[1]):
+            yield _Tile((row_core, column_core), (row_window, column_window), extent)
+
+
+@dataclass(frozen=True)
+class _OwnedOnly:
+    """Passes on to an observer only the neurons that a tile owns."""
+
+    observer: Observer
+    tile: _Tile
+
+    def codes(self, *, codes: IntArray, origin: tuple[int, int], extent: tuple[int, int]) -> None:
+        del origin, extent
+        self.observer.codes(codes=codes[(..., *self.tile.owned)], origin=self.tile.origin, extent=self.tile.extent)
+
+    def layer(
+        self,
+        *,
+        step: int,
+        name: str,
+        current: IntArray,
+        u: IntArray,
+        v: IntArray,
+        fired: BoolArray,
+        origin: tuple[int, int],
+        extent: tuple[int, int],
+    ) -> None:
+        del origin, extent
+        owned = (..., *self.tile.owned)
+        self.observer.layer(
+            step=step,
+            name=name,
+            current=current[owned],
+            u=u[owned],
+            v=v[owned],
+            fired=fired[owned],
+            origin=self.tile.origin,
+            extent=self.tile.extent,
+        )
