@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neurodeploy.networks.teachers.conv_stack import conv_stack
+from neurodeploy.networks.teachers.conv_stack import conv_stack, stack_shape
+from neurodeploy.networks.teachers.padding import pad_to_multiple
 
 
 class FFDNet(nn.Module):
@@ -29,6 +32,12 @@ class FFDNet(nn.Module):
         self.channels = channels
         self.model = conv_stack(4 * channels + 1, width, 4 * channels, depth)
 
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> FFDNet:
+        """The network whose layers these tensors name, with fresh weights."""
+        shape = stack_shape(state, "model.")
+        return cls(max(shape.outputs // 4, 1), shape.width, shape.depth)
+
     def forward(self, x: Tensor, noise_level: Tensor) -> Tensor:
         """Removes white Gaussian noise of a known level.
 
@@ -40,8 +49,7 @@ class FFDNet(nn.Module):
             Clean images (B, C, H, W), not clipped.
         """
         height, width = x.shape[-2:]
-        padded = functional.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
-        blocks = functional.pixel_unshuffle(padded, 2)
+        blocks = functional.pixel_unshuffle(pad_to_multiple(x, 2, "replicate"), 2)
         level = noise_level.to(blocks.dtype).view(-1, 1, 1, 1)
         level_map = level.expand(blocks.shape[0], 1, blocks.shape[2], blocks.shape[3])
         restored: Tensor = functional.pixel_shuffle(self.model(torch.cat((blocks, level_map), dim=1)), 2)

@@ -1,0 +1,238 @@
+"""Teachers from ``.onnx`` files, run by onnxruntime."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from neurodeploy.errors import UserError
+from neurodeploy.networks.teachers.base import Teacher, nearest
+
+_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+# Outputs of these make good hints: what a layer passes on after its activation.
+_ACTIVATIONS = {"Relu", "LeakyRelu", "PRelu", "Clip", "Gelu", "Elu", "Selu", "HardSwish", "Softplus", "Mish"}
+_FALLBACK = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
+
+
+class OnnxNetwork(nn.Module):
+    """Runs an ONNX graph; has no torch operations inside, so that :func:`count_macs` must not count it."""
+
+    uncounted = "run by onnxruntime"
+
+
+class OnnxTeacher(Teacher):
+    """A restorer in an ONNX graph: one image input (and perhaps the noise level), the first output the restored image.
+
+    Hint points are names of tensors in the graph. Everything runs on the CPU; results come back to the input's device.
+
+    Args:
+        model: The graph with its weights (an ``onnx.ModelProto``).
+        path: Where it came from.
+        channels: What its images have where the graph leaves it open.
+
+    Raises:
+        UserError: onnxruntime refuses the graph, or it does not take the inputs of a restorer.
+    """
+
+    def __init__(self, model: Any, path: Path, channels: int = 3) -> None:
+        session = _new_session(model, (), path)
+        inputs = session.get_inputs()
+        image = _image_input(inputs, path)
+        batch, fixed_channels, height, width = image.shape
+        super().__init__(
+            OnnxNetwork(),
+            name=path.stem,
+            channels=fixed_channels if isinstance(fixed_channels, int) else channels,
+            hint_points=_hint_points(model),
+            weights_source=str(path),
+            needs_noise_level=len(inputs) == 2,
+        )
+        self._model = model
+        self._path = path
+        self._sessions: dict[tuple[str, ...], Any] = {(): session}
+        self._fixed = {"batch": batch, "height": height, "width": width}
+
+    @property
+    def parameters_count(self) -> int:
+        """Numbers in all floating-point weights of the graph that are not single numbers."""
+        helper = importlib.import_module("onnx").TensorProto
+        floats = {helper.FLOAT, helper.FLOAT16, helper.DOUBLE, helper.BFLOAT16}
+        return sum(math.prod(t.dims) for t in self._model.graph.initializer if t.data_type in floats and t.dims)
+
+    @torch.no_grad()
+    def restore(self, x: Tensor, noise_level: Tensor | None = None) -> Tensor:
+        """Restores images; see :meth:`Teacher.restore`.
+
+        Raises:
+            UserError: Besides what :meth:`Teacher.restore` says: the graph takes only one size, and the images have
+                another, or onnxruntime fails on them.
+        """
+        return self._run(x, (), noise_level)[0]
+
+    def features(
+        self, x: Tensor, points: Sequence[str], noise_level: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Restores images and keeps some tensors of the graph; see :meth:`Teacher.features`."""
+        wanted = tuple(dict.fromkeys(points))
+        known = {name for node in self._model.graph.node for name in node.output}
+        for point in wanted:
+            if point not in known:
+                raise UserError(
+                    f"the graph {self.name} has no tensor of this name",
+                    node=point,
+                    instead=nearest(point, self.hint_points),
+                )
+        restored, *kept = self._run(x, wanted, noise_level)
+        return restored, dict(zip(wanted, kept, strict=True))
+
+    def _run(self, x: Tensor, points: tuple[str, ...], noise_level: Tensor | None) -> list[Tensor]:
+        x = self._checked(x)
+        self._check_size(x)
+        noise = self._noise_arguments(noise_level, x)
+        if points not in self._sessions:
+            self._sessions[points] = _new_session(self._model, points, self._path)
+        session = self._sessions[points]
+        step = self._fixed["batch"] if isinstance(self._fixed["batch"], int) else max(x.shape[0], 1)
+        chunks = [
+            self._run_chunk(session, points, [a[start : start + step] for a in (x, *noise)])
+            for start in range(0, x.shape[0], step)
+        ]
+        outputs = [torch.from_numpy(np.concatenate(parts)).to(x.device) for parts in zip(*chunks, strict=True)]
+        if outputs[0].shape != x.shape:
+            raise UserError(
+                "the first output is not an image of the input's size",
+                node=str(self._path),
+                have=str(tuple(outputs[0].shape)),
+                limit=str(tuple(x.shape)),
+            )
+        return outputs
+
+    def _run_chunk(self, session: Any, points: tuple[str, ...], arrays: list[Tensor]) -> list[NDArray[np.float32]]:
+        feeds = {
+            info.name: _shaped(array.cpu().numpy().astype(_FLOATS[info.type]), len(info.shape))
+            for info, array in zip(session.get_inputs(), arrays, strict=True)
+        }
+        try:
+            outputs = session.run([session.get_outputs()[0].name, *points], feeds)
+        except Exception as error:  # onnxruntime's errors have no common base
+            size = "x".join(str(n) for n in arrays[0].shape)
+            raise UserError(
+                f"onnxruntime cannot run it on an input of {size}: {_short(error)}", node=str(self._path)
+            ) from error
+        return [np.asarray(output, dtype=np.float32) for output in outputs]
+
+    def _check_size(self, x: Tensor) -> None:
+        batch, height, width = self._fixed["batch"], self._fixed["height"], self._fixed["width"]
+        for fixed, have in ((height, x.shape[-2]), (width, x.shape[-1])):
+            if isinstance(fixed, int) and fixed != have:
+                raise UserError(
+                    "the graph takes images of one size only",
+                    node=str(self._path),
+                    have=f"{x.shape[-2]} x {x.shape[-1]}",
+                    limit=f"{height} x {width} (height x width)",
+                    instead="export it with dynamic height and width, or crop the images",
+                )
+        if isinstance(batch, int) and x.shape[0] % batch:
+            raise UserError(
+                "the graph takes batches of one size only",
+                node=str(self._path),
+                have=f"{x.shape[0]} images",
+                limit=f"multiples of {batch}",
+            )
+
+
+def _new_session(model: Any, points: tuple[str, ...], path: Path) -> Any:
+    """A session that gives the graph's own outputs and then those of the tensors named."""
+    onnx, runtime = importlib.import_module("onnx"), importlib.import_module("onnxruntime")
+    outputs = {output.name for output in model.graph.output}
+    extra = [point for point in points if point not in outputs]
+    if extra:
+        widened = onnx.ModelProto()
+        widened.CopyFrom(model)
+        widened.graph.output.extend(onnx.ValueInfoProto(name=point) for point in extra)
+        model = widened
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise UserError(f"onnxruntime refuses the graph: {_short(error)}", node=str(path)) from error
+
+
+def load_onnx(path: str | Path, *, channels: int | None = None) -> OnnxTeacher:
+    """Loads a teacher from an ``.onnx`` file.
+
+    Args:
+        path: The file; weights kept in a file beside it are found.
+        channels: What its images have where the graph leaves it open.
+
+    Raises:
+        UserError: onnx or onnxruntime is not installed; the file is missing or damaged; or its inputs and outputs are
+            not those of an image restorer.
+    """
+    path = Path(path)
+    try:
+        onnx = importlib.import_module("onnx")
+        importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise UserError(
+            f"an .onnx teacher needs {error.name}, which is not installed",
+            node=str(path),
+            instead="pip install 'neurodeploy[onnx]'",
+        ) from error
+    if not path.is_file():
+        raise UserError("no such file", node=str(path))
+    try:
+        model = onnx.load(str(path))
+    except Exception as error:  # the protobuf reader's errors have no common base
+        raise UserError(f"is damaged or no ONNX file: {_short(error)}", node=str(path)) from error
+    if not model.graph.node:
+        raise UserError("is empty or no ONNX file", node=str(path))
+    return OnnxTeacher(model, path, channels or 3)
+
+
+def _image_input(inputs: Sequence[Any], path: Path) -> Any:
+    """The first input, when it is images (B, 1 or 3, H, W) and the second, if any, is one number an image."""
+    shapes = ", ".join(f"{info.name} {info.type} {info.shape}" for info in inputs)
+    image = inputs[0] if inputs else None
+    good = image is not None and image.type in _FLOATS and len(image.shape) == 4
+    good = good and (not isinstance(image.shape[1], int) or image.shape[1] in (1, 3))
+    good = good and len(inputs) <= 2
+    if good and len(inputs) == 2:
+        noise = inputs[1]
+        good = noise.type in _FLOATS and len(noise.shape) >= 1
+        good = good and not any(isinstance(size, int) and size != 1 for size in noise.shape[1:])
+    if not good:
+        raise UserError(
+            "does not take the inputs of a restorer",
+            node=str(path),
+            have=shapes or "no input",
+            limit="images (B, 1 or 3, H, W), and at most one noise level an image (B, ...)",
+        )
+    return image
+
+
+def _shaped(array: NDArray[Any], rank: int) -> NDArray[Any]:
+    """Numbers (B,) with trailing axes of 1 up to the rank; images as they are."""
+    return array.reshape(array.shape + (1,) * (rank - array.ndim))
+
+
+def _hint_points(model: Any) -> tuple[str, ...]:
+    final = {output.name for output in model.graph.output}
+    for operators in (_ACTIVATIONS, _FALLBACK):
+        names = [n.output[0] for n in model.graph.node if n.op_type in operators and n.output[0] not in final]
+        if names:
+            return tuple(names)
+    return ()
+
+
+def _short(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
