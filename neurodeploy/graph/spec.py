@@ -122,7 +122,7 @@ class StudentSpec(BaseModel):
     kernel: int = Field(3, ge=1, le=11, description="side of the square kernels, odd")
     dilation: tuple[int, ...] = Field((), description="dilation of each convolution (depth + 1 values); empty = all 1")
     edges: tuple[tuple[int, int], ...] = Field(
-        (), description="sum edges [i, k]: the current of conv i is added to the input of LIF k, i < k"
+        (), description="sum edges [i, k]: the current of conv i is added to the input of LIF k, 1 <= i < k < depth"
     )
     levels: int = Field(1, ge=1, le=15, description="integer activation levels D; more than 1 only with steps 1")
     steps: int = Field(4, ge=1, le=64, description="time steps T")
@@ -150,9 +150,11 @@ class StudentSpec(BaseModel):
         if self.steps == 1 and self.decay != 1.0:
             raise ValueError(f"decay: {self.decay} has no meaning with one time step; instead: decay = 1")
         for source, target in self.edges:
-            if not 0 <= source < target < self.depth:
+            # conv 0 sees 8-bit codes where the others see spikes: on one grid with them its weights would keep a few levels
+            if not 1 <= source < target < self.depth:
                 raise ValueError(
-                    f"edges: [{source}, {target}] must run from an earlier conv to a later LIF (0 <= i < k < depth)"
+                    f"edges: [{source}, {target}] must run from an earlier conv, not the first, to a later LIF"
+                    " (1 <= i < k < depth)"
                 )
         if len(set(self.edges)) != len(self.edges):
             raise ValueError("edges: the same edge stands twice")

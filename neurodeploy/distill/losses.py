@@ -1,0 +1,39 @@
+"""Losses of H-KD (arXiv 2504.01755): pixels, spectra, the teacher's output, its features, and a spike-rate target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+CHARBONNIER_EPSILON = 1e-3
+
+
+def pixel_loss(kind: str, restored: Tensor, clean: Tensor) -> Tensor:
+    """Mean error over all pixels: ``l1``, ``mse``, or ``charbonnier`` = mean(sqrt(d^2 + eps^2)), eps = 1e-3."""
+    difference = restored - clean
+    if kind == "mse":
+        return difference.square().mean()
+    if kind == "charbonnier":
+        return (difference.square() + CHARBONNIER_EPSILON**2).sqrt().mean()
+    return difference.abs().mean()
+
+
+def fft_loss(restored: Tensor, clean: Tensor) -> Tensor:
+    """L1 between the 2-D spectra, real and imaginary parts apart, orthonormal scaling. (B, C, H, W) in float32."""
+    spectrum = torch.fft.rfft2(restored - clean, norm="ortho")
+    return torch.view_as_real(spectrum).abs().mean()
+
+
+def feature_loss(student: Tensor, teacher: Tensor, *, normalise: bool) -> Tensor:
+    """Mean square error of a hint; ``normalise`` divides it by the teacher feature's mean square, so that its size
+    does not depend on the teacher's scale. Both (B, C, h, w).
+    """
+    error = (student.float() - teacher.float()).square().mean()
+    return error / teacher.float().square().mean().clamp(min=1e-12) if normalise else error
+
+
+def rate_loss(rates: Sequence[Tensor], target: float) -> Tensor:
+    """Sum over layers of (rate - target)^2 where the rate exceeds the target."""
+    return torch.stack([(rate - target).clamp(min=0).square() for rate in rates]).sum()

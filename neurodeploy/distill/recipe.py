@@ -1,0 +1,234 @@
+"""A recipe: everything that a training run depends on, as a TOML file that is checked before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from neurodeploy.errors import UserError
+from neurodeploy.graph.spec import StudentSpec
+from neurodeploy.images.degradations import Degradation, GaussianNoise
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Pairs(BaseModel):
+    """Two folders whose files match by name: degraded pictures and their clean originals."""
+
+    model_config = _STRICT
+
+    degraded: str
+    clean: str
+
+
+class DataRecipe(BaseModel):
+    """Where the pictures come from. ``"builtin"`` means the photographs that scikit-image ships."""
+
+    model_config = _STRICT
+
+    train: str | Pairs = Field("builtin", description='folder of clean pictures, {degraded, clean} folders, or "builtin"')
+    test: str | Pairs | None = Field("builtin", description="held-out pictures, scored during and after training")
+    patch: int = Field(64, ge=16, le=512, description="side of the square training patches, pixels")
+    batch: int = Field(16, ge=1, le=1024, description="patches a step")
+    test_images: int = Field(4, ge=1, le=1000, description="held-out pictures scored during training")
+    test_crop: int = Field(192, ge=32, le=4096, description="centre crop of those pictures, pixels")
+
+
+class Hint(BaseModel):
+    """One hint: the student's feature is adapted by a 1x1 convolution and compared with the teacher's."""
+
+    model_config = _STRICT
+
+    teacher: str = Field(description="name of the teacher's hint point")
+    student: str = Field(description='name of the student\'s layer, for example "lif3"')
+
+
+class TeacherRecipe(BaseModel):
+    """The teacher and the hints taken from it."""
+
+    model_config = _STRICT
+
+    model: str = Field(description="zoo name, ARCH:WEIGHTS, module:Class or a .onnx file")
+    hints: tuple[Hint, ...] | Literal["even", "none"] = Field(
+        "even", description='hint pairs; "even" spreads ``hint_count`` of them over both networks; "none": output only'
+    )
+    hint_count: int = Field(2, ge=1, le=16)
+
+
+class AnnSpec(BaseModel):
+    """A non-spiking network to be trained from scratch: a teacher of one's own."""
+
+    model_config = _STRICT
+
+    family: Literal["ffdnet", "dncnn"]
+    channels: Literal[1, 3] = 1
+    width: int = Field(64, ge=1, le=1024)
+    depth: int = Field(15, ge=2, le=64, description="number of convolutions")
+
+
+class TrainRecipe(BaseModel):
+    """How to train. Defaults follow H-KD (arXiv 2504.01755): L1 + 0.1 FFT + gamma * feature MSE, AdamW, cosine."""
+
+    model_config = _STRICT
+
+    steps: int = Field(20000, ge=2, description="optimiser steps in all; fewer if max_minutes says so")
+    max_minutes: float | None = Field(None, gt=0, description="time limit; the schedule is fitted into it")
+    lr: float = Field(1e-3, gt=0, lt=1, description="peak learning rate of AdamW")
+    lr_end: float = Field(1e-6, ge=0, lt=1, description="learning rate at the end of the cosine")
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(1e-4, ge=0, lt=1)
+    clip: float = Field(1.0, gt=0, description="limit on the norm of the gradient")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0 = none")
+    pixel_loss: Literal["l1", "charbonnier", "mse"] = "l1"
+    fft_weight: float = Field(0.1, ge=0, description="weight of the L1 between spectra")
+    output_weight: float = Field(0.0, ge=0, description="weight of the L1 between student's and teacher's outputs")
+    gamma: float = Field(0.12, ge=0, description="weight of the feature MSE")
+    gamma_schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    gamma_end: float = Field(0.0, ge=0, description="share of gamma left at gamma_until")
+    gamma_until: float = Field(1.0, gt=0, le=1, description="share of the float stage in which hints act")
+    hint_feature: Literal["spikes", "membrane"] = Field(
+        "membrane", description="spikes: time mean of the spikes; membrane: time mean of the input current"
+    )
+    hint_normalise: bool = Field(True, description="divide the feature error by the teacher feature's mean square")
+    rate_target: float | None = Field(None, gt=0, lt=1, description="mean share of the possible spikes a layer")
+    rate_weight: float = Field(0.0, ge=0, description="weight of (rate - target)^2 where the rate exceeds the target")
+    surrogate: Literal["triangle", "atan", "sigmoid", "superspike"] = "triangle"
+    dynamics: Literal["native", "norse"] = Field("native", description="whose LIF steps are used in training")
+    quantize_from: float = Field(
+        0.75, ge=0, le=1, description="share of the steps after which training goes on on the chip's integer grid"
+    )
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_seconds: float = Field(30.0, gt=0)
+    eval_every: int = Field(500, ge=1, description="steps between scores on held-out pictures")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainRecipe:
+        if self.rate_weight > 0 and self.rate_target is None:
+            raise ValueError("rate_weight: needs rate_target")
+        return self
+
+
+class Recipe(BaseModel):
+    """A whole run."""
+
+    model_config = _STRICT
+
+    name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    task: Literal["denoise", "derain", "dehaze", "deblur", "restore"] = "denoise"
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: DataRecipe = DataRecipe()
+    degradation: Degradation | None = Field(default_factory=lambda: GaussianNoise(sigma=25.0))
+    teacher: TeacherRecipe | None = None
+    student: StudentSpec | AnnSpec = Field(default_factory=lambda: StudentSpec(), discriminator="family")
+    train: TrainRecipe = TrainRecipe()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _family(cls, values: Any) -> Any:
+        """A student without ``family`` is of the portable one."""
+        if isinstance(values, Mapping) and isinstance(values.get("student"), Mapping):
+            return {**values, "student": {"family": "portable", **values["student"]}}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        paired = [isinstance(source, Pairs) for source in (self.data.train, self.data.test) if source is not None]
+        if not all(paired) and self.degradation is None:
+            raise ValueError("degradation: clean pictures need one; instead: give [degradation] or paired folders")
+        if isinstance(self.student, AnnSpec) and self.teacher is not None:
+            raise ValueError("teacher: a non-spiking network is trained without a teacher")
+        return self
+
+    def to_json(self) -> str:
+        """The whole recipe, defaults included, as indented JSON."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True)
+
+
+def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        source: A ``.toml`` or ``.json`` file, or the values themselves.
+        overrides: ``key.sub=value`` texts (``--set``); values are read as TOML, and as plain text where that fails.
+
+    Raises:
+        UserError: The file is missing or not TOML, a key is unknown (the nearest right one is named), or a value is
+            out of range. All faults are named at once.
+    """
+    if isinstance(source, Mapping):
+        values, where = json.loads(json.dumps(dict(source))), "recipe"
+    else:
+        values, where = _read(Path(source)), str(source)
+    for override in overrides:
+        _override(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(error), node=where) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError("no such recipe", node=str(path), instead="give a .toml file or a zoo name") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", node=str(path)) from error
+    try:
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"is not valid {path.suffix.lstrip('.') or 'TOML'}: {error}", node=str(path)) from error
+    if not isinstance(values, dict):
+        raise UserError("holds no table of keys", node=str(path))
+    return values
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError("is not of the form key.sub=value", node=f"--set {override}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table = values
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise UserError(f"{part} is a value, not a table", node=f"--set {override}")
+    table[parts[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(dict.fromkeys(_explain_one(detail) for detail in error.errors()))
+
+
+def _explain_one(detail: Mapping[str, Any]) -> str:
+    place = [str(part) for part in detail["loc"] if part not in _UNION_TAGS]
+    key = ".".join(place)
+    if detail["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(place[-1], _known_keys(), n=1)
+        return f"unknown key {key}" + (f" (did you mean {near[0]}?)" if near else "")
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    given = detail.get("input")
+    shown = f" (have {given!r})" if isinstance(given, (str, int, float, bool)) else ""
+    return f"{key}: {message}{shown}" if key else message
+
+
+_UNION_TAGS = {"str", "Pairs", "StudentSpec", "AnnSpec", "portable", "ffdnet", "dncnn", "tuple[Hint, ...]"}
+
+
+def _known_keys() -> list[str]:
+    def keys(model: type[BaseModel]) -> Iterable[str]:
+        return model.model_fields
+
+    models: list[type[BaseModel]] = [Recipe, DataRecipe, Pairs, TeacherRecipe, Hint, TrainRecipe, StudentSpec, AnnSpec]
+    found = [key for model in models for key in keys(model)]
+    return found + ["sigma", "kind"]

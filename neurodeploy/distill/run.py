@@ -1,0 +1,484 @@
+"""A run from recipe to student: the run folder, the log, the schedule against the clock, resuming."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neurodeploy import __version__
+from neurodeploy.distill.recipe import AnnSpec, Pairs, Recipe, load_recipe
+from neurodeploy.distill.trainer import Plan, Trainer
+from neurodeploy.errors import UserError
+from neurodeploy.files import writing_file
+from neurodeploy.graph.student_file import write_student
+from neurodeploy.images.datasets import Builtin, DegradedFolder, ImageSet, PairedFolders, PatchBatch, PatchSampler, Sample
+from neurodeploy.images.metrics import psnr
+from neurodeploy.networks.student import SpikingStudent
+from neurodeploy.networks.teachers import Teacher, load_teacher
+
+WARM_UP_STEPS, TIMED_STEPS = 5, 20
+"""Steps that are not timed, and steps that are, before the schedule is fitted into a time limit."""
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.csv"
+LOG_FIELDS = ("step", "stage", "loss", "pixel", "hint", "rate", "gradient_norm", "lr", "psnr_db", "images_per_s", "seconds")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress display shows after a step."""
+
+    step: int
+    total: int
+    stage: str
+    loss: float
+    psnr_db: float | None
+    rate: float | None
+    images_per_s: float
+    seconds_left: float
+
+
+@dataclass
+class RunResult:
+    """What a finished run hands back; also ``result.json`` of the run folder."""
+
+    name: str
+    out: str
+    student: str
+    steps: int
+    seconds: float
+    psnr_db: float | None
+    input_psnr_db: float | None
+    psnr_float_db: float | None
+    parameters: int
+    finished: bool = True
+    rates: dict[str, float] = field(default_factory=dict)
+    schema_version: int = 1
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def distill(
+    recipe: Recipe | str | Path,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    force: bool = False,
+    overrides: Sequence[str] = (),
+    max_minutes: float | None = None,
+    device: str = "cpu",
+    precision: str | None = None,
+    seed: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> RunResult:
+    """Trains what a recipe describes and saves it into the run folder ``out``.
+
+    The folder holds ``recipe.json`` (all values resolved), ``log.csv``, ``checkpoint.pt``, ``student-float.safetensors``
+    (the end of the float stage), ``student.safetensors`` (integers), ``result.json``. For a non-spiking network:
+    ``weights.safetensors``.
+
+    Args:
+        recipe: A recipe or its file.
+        out: The run folder.
+        resume: Go on from the folder's checkpoint; the resumed run ends with the same weights as an unbroken one.
+        force: Start anew in a folder that holds a run already.
+        overrides: ``key.sub=value`` texts.
+        max_minutes: Time limit over the recipe's own.
+        device: A torch device.
+        precision: ``"fp32"`` or ``"bf16"`` over the recipe's own.
+        seed: Seed over the recipe's own.
+        on_progress: Called after every step.
+
+    Raises:
+        UserError: Bad recipe, data, teacher or device; a folder in use without ``resume`` or ``force``.
+    """
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    train = {
+        **({"max_minutes": max_minutes} if max_minutes is not None else {}),
+        **({"precision": precision} if precision is not None else {}),
+    }
+    values = chosen.model_dump(mode="json")
+    values["train"].update(train)
+    if seed is not None:
+        values["seed"] = seed
+    chosen = load_recipe(values)
+    return _Run(chosen, Path(out), _device(device), on_progress).go(resume=resume, force=force)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device cannot be used: {reason}", node=f"--device {name}", instead="use --device cpu") from None
+    return device
+
+
+def open_images(recipe: Recipe, source: str | Pairs, part: str) -> ImageSet:
+    """The pictures of a recipe's ``data.train`` or ``data.test``."""
+    channels = recipe.student.channels
+    if isinstance(source, Pairs):
+        return PairedFolders(source.degraded, source.clean, channels)
+    if recipe.degradation is None:
+        raise UserError("clean pictures need a degradation", node="degradation")
+    if source == "builtin":
+        return Builtin("train" if part == "train" else "test", recipe.degradation, channels)
+    return DegradedFolder(source, recipe.degradation, channels)
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, out: Path, device: torch.device, on_progress: OnProgress | None) -> None:
+        self.recipe, self.out, self.device = recipe, out, device
+        self.on_progress = on_progress
+        self.elapsed_before = 0.0
+        self.float_psnr: float | None = None
+        self.last_psnr: float | None = None
+
+    def go(self, *, resume: bool, force: bool) -> RunResult:
+        """Prepares, trains to the end, saves."""
+        self._claim_folder(resume=resume, force=force)
+        done = self.out / "result.json"
+        if resume and done.exists():
+            return RunResult(**json.loads(done.read_text()))
+        recipe = self.recipe
+        sampler = PatchSampler(
+            open_images(recipe, recipe.data.train, "train"),
+            patch=recipe.data.patch,
+            batch=recipe.data.batch,
+            seed=recipe.seed,
+            degradation=recipe.degradation if not isinstance(recipe.data.train, Pairs) else None,
+            channels=recipe.student.channels,
+        )
+        self.held_out = self._held_out()
+        teacher = self._teacher()
+        self.trainer = Trainer(recipe, teacher, self.device)
+        self.plan = Plan.of(recipe.train.steps, self._quantize_from())
+        if resume:
+            self._load_checkpoint()
+        self.started = time.monotonic()
+        try:
+            self._train(sampler)
+        except KeyboardInterrupt:
+            self._save_checkpoint()
+            raise
+        return self._finish()
+
+    def _quantize_from(self) -> float:
+        return 1.0 if isinstance(self.recipe.student, AnnSpec) else self.recipe.train.quantize_from
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, earlier sittings included."""
+        return self.elapsed_before + time.monotonic() - self.started
+
+    # the folder
+
+    def _claim_folder(self, *, resume: bool, force: bool) -> None:
+        settled = self.out / "recipe.json"
+        if settled.exists() and resume:
+            if settled.read_text() != self.recipe.to_json():
+                raise UserError(
+                    "holds a run of another recipe",
+                    node=str(self.out),
+                    instead="resume with the recipe that it was started with, or choose another --out",
+                )
+            for left in self.out.glob(".*.pt"):
+                left.unlink()
+            return
+        if settled.exists() and not force:
+            raise UserError(
+                "holds a run already", node=str(self.out), instead="pass --resume to go on, or --force to start anew"
+            )
+        for name in ("result.json", CHECKPOINT, LOG, "student.safetensors", "student-float.safetensors", "weights.safetensors"):
+            (self.out / name).unlink(missing_ok=True)
+        with writing_file(settled, force=True) as path:
+            path.write_text(self.recipe.to_json())
+
+    def _save_checkpoint(self) -> None:
+        state = {
+            "trainer": self.trainer.state(),
+            "total": self.plan.total,
+            "switch": self.plan.switch,
+            "elapsed": self.elapsed,
+            "float_psnr": self.float_psnr,
+        }
+        with writing_file(self.out / CHECKPOINT, force=True) as path:
+            torch.save(state, path)
+
+    def _load_checkpoint(self) -> None:
+        path = self.out / CHECKPOINT
+        if not path.exists():
+            return
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.trainer.load(state["trainer"])
+        except Exception as error:
+            raise UserError(
+                f"is not a checkpoint of this recipe: {str(error).splitlines()[0]}",
+                node=str(path),
+                instead="start anew with --force",
+            ) from error
+        self.plan = Plan(int(state["total"]), int(state["switch"]))
+        self.elapsed_before = float(state["elapsed"])
+        self.float_psnr = state["float_psnr"]
+
+    # data, teacher
+
+    def _held_out(self) -> list[Sample]:
+        data = self.recipe.data
+        if data.test is None:
+            return []
+        images = open_images(self.recipe, data.test, "test")
+        samples = [images[i] for i in range(min(len(images), data.test_images))]
+        return [_centre_crop(sample, data.test_crop) for sample in samples]
+
+    def _teacher(self) -> Teacher | None:
+        recipe = self.recipe.teacher
+        if recipe is None:
+            return None
+        from neurodeploy.zoo import teacher_spec
+
+        teacher = load_teacher(teacher_spec(recipe.model), channels=self.recipe.student.channels)
+        teacher.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return teacher.eval().requires_grad_(False)
+
+    # training
+
+    def _train(self, sampler: PatchSampler) -> None:
+        train = self.recipe.train
+        batches = _prefetch(sampler, self.trainer.step)
+        first = self.trainer.step
+        saved = last = time.monotonic()
+        speed = 0.0
+        timed_from = 0.0
+        with _Log(self.out / LOG, first) as log:
+            while self.trainer.step < self.plan.total:
+                step = self.trainer.step
+                if self.trainer.student is not None and step == self.plan.switch and not self.trainer.on_grid:
+                    self._end_of_float_stage()
+                parts = self.trainer.advance(next(batches), self.plan)
+                now = time.monotonic()
+                speed = 0.95 * speed + 0.05 / (now - last) if speed else 1 / (now - last)
+                last = now
+                if step == first + WARM_UP_STEPS:
+                    timed_from = now
+                elif step == first + WARM_UP_STEPS + TIMED_STEPS:
+                    self._fit_clock((now - timed_from) / TIMED_STEPS)
+                scored = (step + 1) % train.eval_every == 0 or step + 1 == self.plan.total
+                if scored:
+                    self.last_psnr = self._score()
+                if scored or step % 50 == 0:
+                    log.row(self, parts, speed, self.last_psnr if scored else None)
+                if now - saved > train.checkpoint_seconds and step + 1 < self.plan.total:
+                    self._save_checkpoint()
+                    if step > first + WARM_UP_STEPS + TIMED_STEPS:
+                        self._fit_clock(1 / speed)
+                    saved = time.monotonic()
+                last = time.monotonic() if scored else last
+                self._report(parts, speed)
+
+    def _fit_clock(self, seconds_a_step: float) -> None:
+        """Shortens the run so that it ends within the time limit; it is never lengthened again.
+
+        A tenth of the time that is left is kept for scoring and for the grid stage, whose steps are slower.
+        """
+        limit = self.recipe.train.max_minutes
+        if limit is None:
+            return
+        left = max(0.0, limit * 60 - self.elapsed) * 0.9
+        total = self.trainer.step + max(1, int(left / seconds_a_step))
+        if total >= self.plan.total:
+            return
+        if self.trainer.on_grid:
+            self.plan = Plan(total, self.plan.switch)
+        else:
+            plan = Plan.of(total, self._quantize_from())
+            self.plan = Plan(plan.total, max(plan.switch, self.trainer.step))
+        self._save_checkpoint()
+
+    def _end_of_float_stage(self) -> None:
+        student = copy.deepcopy(self.trainer.averaged_student)
+        student.fold_norms()
+        self.float_psnr = self._score()
+        with writing_file(self.out / "student-float.safetensors", force=True) as path:
+            write_student(path, student.to_file(self._meta(self.float_psnr)), force=True)
+
+    @torch.no_grad()
+    def _score(self) -> float | None:
+        if not self.held_out:
+            return None
+        model = self.trainer.average.eval()
+        scores = []
+        for sample in self.held_out:
+            degraded = torch.from_numpy(sample.degraded)[None].to(self.device)
+            if isinstance(model, SpikingStudent):
+                restored = model(degraded)[0]
+            elif self.recipe.student.family == "ffdnet":
+                restored = model(degraded, torch.tensor([sample.noise_level], device=self.device))
+            else:
+                restored = model(degraded)
+            scores.append(psnr(restored[0].float().cpu().numpy(), sample.clean))
+        return float(np.mean(scores))
+
+    def _report(self, parts: dict[str, float], speed: float) -> None:
+        if self.on_progress is None:
+            return
+        trainer, batch = self.trainer, self.recipe.data.batch
+        self.on_progress(
+            Progress(
+                step=trainer.step,
+                total=self.plan.total,
+                stage="grid" if trainer.on_grid else "float",
+                loss=parts["loss"],
+                psnr_db=self.last_psnr,
+                rate=parts.get("rate"),
+                images_per_s=speed * batch,
+                seconds_left=(self.plan.total - trainer.step) / speed,
+            )
+        )
+
+    # the end
+
+    def _meta(self, score: float | None) -> dict[str, Any]:
+        recipe = self.recipe
+        return {
+            "name": recipe.name,
+            "task": recipe.task,
+            "degradation": recipe.degradation.model_dump(mode="json") if recipe.degradation else None,
+            "teacher": recipe.teacher.model if recipe.teacher else None,
+            "steps": self.trainer.step,
+            "held_out_psnr_db": None if score is None else round(score, 4),
+            "recipe_sha256": hashlib.sha256(recipe.to_json().encode()).hexdigest(),
+            "neurodeploy": __version__,
+        }
+
+    def _finish(self) -> RunResult:
+        trainer, recipe = self.trainer, self.recipe
+        if trainer.student is not None and not trainer.on_grid:
+            # the whole run was float (quantize_from = 1, or time ran out): rounded once, without fine-tuning
+            self._end_of_float_stage()
+            trainer.to_grid()
+        score = self._score()
+        rates: dict[str, float] = {}
+        if trainer.student is not None:
+            student = trainer.averaged_student
+            saved = self.out / "student.safetensors"
+            with writing_file(saved, force=True) as path:
+                write_student(path, student.to_file(self._meta(score)), force=True)
+            parameters = student.parameters_count
+            rates = {name: float(rate) for name, rate in zip(student.layer_names, student.rates, strict=False)}
+        else:
+            saved = self.out / "weights.safetensors"
+            self._write_ann(saved, score)
+            parameters = sum(parameter.numel() for parameter in trainer.average.parameters())
+        inputs = [psnr(sample.degraded, sample.clean) for sample in self.held_out]
+        result = RunResult(
+            name=recipe.name,
+            out=str(self.out),
+            student=str(saved),
+            steps=trainer.step,
+            seconds=round(self.elapsed, 1),
+            psnr_db=score,
+            input_psnr_db=float(np.mean(inputs)) if inputs else None,
+            psnr_float_db=self.float_psnr,
+            parameters=parameters,
+            rates=rates,
+        )
+        self._save_checkpoint()
+        with writing_file(self.out / "result.json", force=True) as path:
+            path.write_text(json.dumps(asdict(result), indent=2))
+        return result
+
+    def _write_ann(self, saved: Path, score: float | None) -> None:
+        from safetensors.torch import save_file
+
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.trainer.average.state_dict().items()}
+        meta = {**self._meta(score), "arch": self.recipe.student.model_dump(mode="json")}
+        with writing_file(saved, force=True) as path:
+            save_file(tensors, path, metadata={"neurodeploy": json.dumps(meta, sort_keys=True)})
+
+
+def _centre_crop(sample: Sample, side: int) -> Sample:
+    _, height, width = sample.degraded.shape
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    part = np.s_[:, top : top + side, left : left + side]
+    return Sample(
+        name=sample.name, degraded=sample.degraded[part], clean=sample.clean[part], noise_level=sample.noise_level
+    )
+
+
+def _prefetch(sampler: PatchSampler, first: int) -> Iterator[PatchBatch]:
+    """Batches from step ``first`` on, two of them prepared ahead on a thread of their own."""
+    with ThreadPoolExecutor(1, thread_name_prefix="patches") as pool:
+        ahead: list[Future[PatchBatch]] = [pool.submit(sampler.batch, first + i) for i in range(2)]
+        step = first + 2
+        try:
+            while True:
+                batch = ahead.pop(0).result()
+                ahead.append(pool.submit(sampler.batch, step))
+                step += 1
+                yield batch
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Log:
+    """``log.csv`` (always) and TensorBoard events (if it is installed). Rows after a resumed step are dropped."""
+
+    def __init__(self, path: Path, first: int) -> None:
+        kept: list[dict[str, str]] = []
+        if path.exists() and first > 0:
+            with path.open(newline="") as file:
+                kept = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= first]
+        self.file = path.open("w", newline="")
+        self.writer = csv.DictWriter(self.file, LOG_FIELDS, extrasaction="ignore")
+        self.writer.writeheader()
+        self.writer.writerows(kept)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board: Any = SummaryWriter(str(path.parent / "tensorboard"))  # type: ignore[no-untyped-call]
+        except ImportError:
+            self.board = None
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+    def row(self, run: _Run, parts: dict[str, float], speed: float, score: float | None) -> None:
+        """Writes one line and flushes it."""
+        trainer = run.trainer
+        values: dict[str, Any] = {
+            **{key: f"{value:.6g}" for key, value in parts.items()},
+            "step": trainer.step,
+            "stage": "grid" if trainer.on_grid else "float",
+            "lr": f"{trainer.optimiser.param_groups[0]['lr']:.3g}",
+            "psnr_db": "" if score is None else f"{score:.4f}",
+            "images_per_s": f"{speed * run.recipe.data.batch:.1f}",
+            "seconds": f"{run.elapsed:.1f}",
+        }
+        self.writer.writerow(values)
+        self.file.flush()
+        if self.board is not None:
+            for key in ("loss", "pixel", "hint", "rate"):
+                if key in parts:
+                    self.board.add_scalar(key, parts[key], trainer.step)
+            if score is not None:
+                self.board.add_scalar("psnr_db", score, trainer.step)

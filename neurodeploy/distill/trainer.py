@@ -1,0 +1,224 @@
+"""One training run's moving parts: model, moving average, optimiser, hints; one method makes one step."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neurodeploy.distill.hints import HintAdapters, choose_hints
+from neurodeploy.distill.losses import fft_loss, pixel_loss, rate_loss
+from neurodeploy.distill.recipe import AnnSpec, Recipe
+from neurodeploy.distill.schedules import gamma_at, lr_at
+from neurodeploy.images.datasets import PatchBatch
+from neurodeploy.networks.student import SpikingStudent
+from neurodeploy.networks.teachers import Teacher, build_architecture
+
+
+
+GRID_LR_SHARE = 0.2
+"""Peak learning rate of the stage on the integer grid, as a share of the float stage's."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a run: the float stage is [0, switch), the stage on the integer grid [switch, total)."""
+
+    total: int
+    switch: int
+
+    @classmethod
+    def of(cls, total: int, quantize_from: float) -> Plan:
+        """The plan for ``total`` steps; the grid stage starts after the share ``quantize_from`` of them."""
+        return cls(total, min(total, max(1, round(total * quantize_from))))
+
+
+class Trainer:
+    """Holds everything that a step changes, so that saving and loading it resumes the run exactly.
+
+    Args:
+        recipe: The run.
+        teacher: The teacher, in eval mode, or None.
+        device: A torch device.
+    """
+
+    def __init__(self, recipe: Recipe, teacher: Teacher | None, device: torch.device) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.train, self.teacher, self.device = recipe, recipe.train, teacher, device
+        self.model: nn.Module
+        self.student: SpikingStudent | None = None
+        if isinstance(recipe.student, AnnSpec):
+            spec = recipe.student
+            self.model = build_architecture(spec.family, channels=spec.channels, width=spec.width, depth=spec.depth)
+        else:
+            self.student = SpikingStudent(
+                recipe.student, surrogate=self.train.surrogate, dynamics=self.train.dynamics
+            )
+            self.model = self.student
+        self.model.to(device=device, memory_format=torch.channels_last)
+        self.hints: HintAdapters | None = self._adapters()
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.optimiser = self._optimiser()
+        self.step = 0
+        self.on_grid = False
+
+    def _adapters(self) -> HintAdapters | None:
+        teacher, student, recipe = self.teacher, self.student, self.recipe.teacher
+        if teacher is None or student is None or recipe is None:
+            return None
+        hints = choose_hints(recipe, teacher, student)
+        if not hints:
+            return None
+        side = 4 * student.spec.unshuffle
+        probe = torch.zeros(1, student.spec.channels, side, side, device=self.device)
+        points = tuple(dict.fromkeys(hint.teacher for hint in hints))
+        with torch.no_grad():
+            _, found = teacher.features(probe, points, torch.zeros(1, device=self.device))
+        channels = [found[hint.teacher].shape[1] for hint in hints]
+        return HintAdapters(hints, student.spec.width, channels).to(self.device)
+
+    def _optimiser(self) -> torch.optim.AdamW:
+        modules: list[nn.Module] = [self.model, *([self.hints] if self.hints else [])]
+        decayed, free = [], []
+        for module in modules:
+            for parameter in module.parameters():
+                (decayed if parameter.ndim > 1 else free).append(parameter)
+        groups = [{"params": decayed, "weight_decay": self.train.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=self.train.lr, betas=(0.9, 0.99))
+
+    # one step
+
+    def advance(self, batch: PatchBatch, plan: Plan) -> dict[str, float]:
+        """One optimiser step. ``batch`` must be the one of :attr:`step`. Returns what the log shows."""
+        if self.student is not None and self.step == plan.switch and not self.on_grid:
+            self.to_grid()
+        self._set_lr(plan)
+        self.model.train()
+        degraded, clean, level = (self._tensor(part) for part in (batch.degraded, batch.clean, batch.noise_level))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.train.precision == "bf16"):
+            loss, parts = self._loss(degraded, clean, level, plan)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.train.clip)
+        self.optimiser.step()
+        self._average()
+        self.step += 1
+        return {"loss": float(loss.detach()), **parts, "gradient_norm": float(norm)}
+
+    def _tensor(self, array: Any) -> Tensor:
+        tensor = torch.from_numpy(array).to(self.device)
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+    def _loss(self, degraded: Tensor, clean: Tensor, level: Tensor, plan: Plan) -> tuple[Tensor, dict[str, float]]:
+        if self.student is None:
+            restored = self.model(degraded, level) if self.recipe.student.family == "ffdnet" else self.model(degraded)
+            return self._restoration_loss(restored.float(), clean)
+        gamma = self._gamma(plan)
+        hints = self.hints if gamma > 0 else None
+        wanted = hints.student_features(self.train.hint_feature) if hints else None
+        restored, features = self.student(degraded, wanted)
+        loss, parts = self._restoration_loss(restored.float(), clean)
+        if self.teacher is not None and (hints or self.train.output_weight > 0):
+            with torch.no_grad():
+                guide, guides = self.teacher.features(degraded, hints.teacher_points if hints else (), level)
+            if self.train.output_weight > 0:
+                loss = loss + self.train.output_weight * pixel_loss("l1", restored.float(), guide.float())
+            if hints:
+                hint = hints.loss(features, guides, normalise=self.train.hint_normalise)
+                loss = loss + gamma * hint
+                parts["hint"] = float(hint.detach())
+        if self.train.rate_weight > 0 and self.train.rate_target is not None:
+            loss = loss + self.train.rate_weight * rate_loss(self.student.rates, self.train.rate_target)
+        parts["rate"] = float(torch.stack(self.student.rates).mean().detach())
+        return loss, parts
+
+    def _restoration_loss(self, restored: Tensor, clean: Tensor) -> tuple[Tensor, dict[str, float]]:
+        loss = pixel_loss(self.train.pixel_loss, restored, clean)
+        parts = {"pixel": float(loss.detach())}
+        if self.train.fft_weight > 0:
+            loss = loss + self.train.fft_weight * fft_loss(restored, clean)
+        return loss, parts
+
+    def _gamma(self, plan: Plan) -> float:
+        if self.hints is None or self.on_grid:
+            return 0.0
+        train = self.train
+        return gamma_at(
+            self.step / plan.switch,
+            gamma=train.gamma,
+            schedule=train.gamma_schedule,
+            end=train.gamma_end,
+            until=train.gamma_until,
+        )
+
+    def _set_lr(self, plan: Plan) -> None:
+        train = self.train
+        if self.on_grid:
+            step, total, peak = self.step - plan.switch, plan.total - plan.switch, train.lr * GRID_LR_SHARE
+        else:
+            step, total, peak = self.step, plan.switch, train.lr
+        lr = lr_at(step, total=total, peak=peak, end=min(train.lr_end, peak), warmup=train.warmup)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Moving average with a warm-up: decay = min(ema, (1 + n) / (10 + n)) after n steps."""
+        decay = min(self.train.ema, (1 + self.step) / (10 + self.step))
+        for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            kept.lerp_(new, 1 - decay)
+        for kept, new in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            kept.copy_(new)
+
+    def to_grid(self) -> None:
+        """Goes on from the averaged weights on the integer grid, with a fresh optimiser."""
+        if self.student is None:
+            return
+        self.student.load_state_dict(self.average.state_dict())
+        self._fold_and_quantize()
+        self.average.load_state_dict(self.student.state_dict())
+        self.optimiser = self._optimiser()
+
+    def _fold_and_quantize(self) -> None:
+        for module in (self.student, self.average):
+            if isinstance(module, SpikingStudent):
+                module.to_grid()
+        self.on_grid = True
+
+    @property
+    def averaged_student(self) -> SpikingStudent:
+        """The averaged student, which is what is scored and saved."""
+        if not isinstance(self.average, SpikingStudent):
+            raise TypeError("this run trains a non-spiking network")
+        return self.average
+
+    # state
+
+    def state(self) -> dict[str, Any]:
+        """Everything that :meth:`load` needs; tensors and plain values only."""
+        return {
+            "step": self.step,
+            "on_grid": self.on_grid,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "hints": self.hints.state_dict() if self.hints else {},
+            "optimiser": self.optimiser.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on where :meth:`state` was taken."""
+        if state["on_grid"]:
+            self._fold_and_quantize()
+            self.optimiser = self._optimiser()
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        if self.hints:
+            self.hints.load_state_dict(state["hints"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = int(state["step"])
+        torch.set_rng_state(state["random"])

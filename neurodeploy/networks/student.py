@@ -1,0 +1,334 @@
+"""The spiking student in torch: what :class:`~neurodeploy.graph.spec.StudentSpec` describes, ready to train.
+
+It has two modes. In the float mode weights, biases and thresholds are real numbers. In the grid mode they are the
+chip's integers times a step (weights 8 bits, even; bias and thresholds in half steps), with gradients straight through,
+so that what is trained is what is exported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from neurodeploy.errors import UserError
+from neurodeploy.graph.passes import fold_batch_norm
+from neurodeploy.graph.spec import StudentSpec, threshold_offset
+from neurodeploy.graph.student_file import StudentFile
+from neurodeploy.networks.neurons import SURROGATES, levels, levels_on_grid, lif, norse_lif
+
+WEIGHT_MIN, WEIGHT_MAX = -128, 127
+BIAS_LIMIT = 4095
+THRESHOLD_LIMIT = 131071
+
+Feature = Literal["spikes", "membrane"]
+
+
+class SpikingStudent(nn.Module):
+    """A student of the portable family.
+
+    Args:
+        spec: Its description.
+        surrogate: Surrogate gradient of the LIF, a key of :data:`~neurodeploy.networks.neurons.SURROGATES`. Integer
+            levels use the straight-through gradient of learned step sizes instead.
+        dynamics: ``"native"`` (our own scan) or ``"norse"`` (norse's LIF cell, equal spikes, its own surrogate).
+
+    Raises:
+        UserError: An unknown surrogate, or norse's dynamics asked for integer levels, which norse does not have.
+    """
+
+    def __init__(
+        self, spec: StudentSpec, *, surrogate: str = "triangle", dynamics: Literal["native", "norse"] = "native"
+    ) -> None:
+        super().__init__()
+        if surrogate not in SURROGATES:
+            raise UserError("unknown surrogate", node=surrogate, limit=", ".join(SURROGATES))
+        if dynamics == "norse" and spec.levels > 1:
+            raise UserError(
+                "norse has no integer levels",
+                node="student.levels",
+                have=str(spec.levels),
+                limit="1",
+                instead='use levels = 1, or dynamics = "native"',
+            )
+        self.spec = spec
+        self.surrogate = surrogate
+        self.dynamics = dynamics
+        self.convs = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        for layer, dilation in enumerate(spec.dilations):
+            out, fan_in, kernel, _ = spec.conv_shape(layer)
+            padding = dilation * (kernel // 2)
+            self.convs.append(nn.Conv2d(fan_in, out, kernel, padding=padding, dilation=dilation))
+            has_norm = spec.norm == "batch" and layer < spec.depth
+            self.norms.append(nn.BatchNorm2d(out) if has_norm else nn.Identity())
+        self.log_delta = nn.Parameter(torch.zeros(spec.depth))
+        self.register_buffer("on_grid", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("weight_steps", torch.ones(spec.depth + 1, dtype=torch.float64))
+        self.rates: list[Tensor] = []
+        self._start()
+
+    on_grid: Tensor
+    weight_steps: Tensor
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """Weights such that currents start with a spread that uses the levels, or fires about one neuron in six."""
+        spec = self.spec
+        # mean square of what a convolution receives: an image in [0, 1]; counts 0..D; binary spikes
+        received = {True: 0.25, False: 2.0 if spec.levels > 1 else 0.16}
+        current = 0.6 * spec.levels if spec.levels > 1 else 0.6
+        for layer, conv in enumerate(self.convs):
+            fan_in = conv.weight[0].numel()
+            gain = 0.05 if layer == spec.depth else current
+            nn.init.normal_(conv.weight, std=gain / math.sqrt(fan_in * received[layer == 0]))
+            nn.init.zeros_(conv.bias)
+
+    def delta(self, layer: int) -> Tensor:
+        """Step of the levels of ``lif{layer}``; the threshold of a binary one is half of it. A positive scalar."""
+        return self.log_delta[layer].exp()
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the spiking layers, which are the places where hints may act."""
+        return tuple(f"lif{layer}" for layer in range(self.spec.depth))
+
+    @property
+    def parameters_count(self) -> int:
+        """Numbers that are deployed: weights, biases, one threshold a layer (batch norm folds away)."""
+        return sum(conv.weight.numel() + conv.bias.numel() for conv in self.convs) + self.spec.depth
+
+    def forward(self, x: Tensor, features: Mapping[str, Feature] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Restores a batch.
+
+        Args:
+            x: (B, C, H, W) degraded images in [0, 1], any size.
+            features: layer name -> which feature of it is wanted: the time mean of the spikes (in 0..1 for all levels
+                together) or of the input current ("membrane").
+
+        Returns:
+            The restored batch (B, C, H, W), not clipped, and the features (B, width, h, w).
+        """
+        spec = self.spec
+        wanted = features or {}
+        found: dict[str, Tensor] = {}
+        host = spec.host()
+        codes = (x * host.input_scale).round().clamp(host.input_min, host.input_max) / host.input_scale
+        height, width = x.shape[-2:]
+        pad = (0, -width % spec.unshuffle, 0, -height % spec.unshuffle)
+        padded = F.pad(codes, pad, mode="replicate") if any(pad) else codes
+        signal = F.pixel_unshuffle(padded, spec.unshuffle) if spec.unshuffle > 1 else padded
+        batch, steps = signal.shape[0], spec.steps
+        currents: list[Tensor] = []
+        self.rates = []
+        for layer in range(spec.depth):
+            current = self._current(layer, signal)
+            if spec.edges:
+                currents.append(current)
+                for source, target in spec.edges:
+                    if target == layer:
+                        current = self._match_time(currents[source], current) + current
+            spikes = self._fire(layer, current, batch)
+            name = f"lif{layer}"
+            if wanted.get(name) == "membrane":
+                found[name] = current.unflatten(0, (-1, batch)).mean(0)
+            elif wanted.get(name) == "spikes":
+                found[name] = spikes.unflatten(0, (steps, batch)).mean(0) / spec.levels
+            self.rates.append(spikes.mean() / spec.levels)
+            signal = spikes
+        mean = signal.unflatten(0, (steps, batch)).mean(0) if steps > 1 else signal
+        out = self._current(spec.depth, mean)
+        out = F.pixel_shuffle(out, spec.unshuffle) if spec.unshuffle > 1 else out
+        out = out[..., :height, :width].float()
+        return (codes - out if spec.residual else out), found
+
+    def _match_time(self, source: Tensor, like: Tensor) -> Tensor:
+        if source.shape[0] == like.shape[0]:
+            return source
+        return source.repeat(like.shape[0] // source.shape[0], 1, 1, 1)
+
+    def _current(self, layer: int, signal: Tensor) -> Tensor:
+        conv = self.convs[layer]
+        if bool(self.on_grid):
+            weight, bias = self._grid_weight(layer), self._grid_bias(layer)
+        else:
+            weight, bias = conv.weight, conv.bias
+        out = F.conv2d(signal, weight, bias, padding=conv.padding, dilation=conv.dilation)
+        normed: Tensor = self.norms[layer](out)
+        return normed
+
+    def _fire(self, layer: int, current: Tensor, batch: int) -> Tensor:
+        spec, delta = self.spec, self.delta(layer)
+        on_grid = bool(self.on_grid)
+        if spec.steps == 1:
+            if on_grid:
+                unit = self._half_step(layer)
+                first, spacing = self._threshold_integers(layer)
+                lowest = (first + threshold_offset(spec)) * unit
+                return levels_on_grid(current, lowest, spacing * unit, delta, spec.levels)
+            if spec.levels > 1:
+                return levels(current, delta, spec.levels)
+        by_time = current.unflatten(0, (-1, batch))
+        if by_time.shape[0] != spec.steps:
+            by_time = by_time.expand(spec.steps, *by_time.shape[1:])
+        theta = delta / 2
+        if on_grid:
+            first, _ = self._threshold_integers(layer)
+            theta = theta + ((first + threshold_offset(spec)) * self._half_step(layer) - theta).detach()
+        if self.dynamics == "norse":
+            return norse_lif(by_time, theta, spec.decay).flatten(0, 1)
+        return lif(by_time, theta, spec.decay, self.surrogate).flatten(0, 1)
+
+    # the integer grid
+
+    def _half_step(self, layer: int) -> float:
+        return float(self.weight_steps[layer]) / 2
+
+    def _grid_weight(self, layer: int) -> Tensor:
+        weight, step = self.convs[layer].weight, float(self.weight_steps[layer])
+        on_grid = (weight / step).round().clamp(WEIGHT_MIN, WEIGHT_MAX) * step
+        inside = weight.clamp(WEIGHT_MIN * step, WEIGHT_MAX * step)
+        return inside + (on_grid - inside).detach()
+
+    def _grid_bias(self, layer: int) -> Tensor:
+        bias, unit = self.convs[layer].bias, self._half_step(layer)
+        on_grid = (bias / unit).round().clamp(-BIAS_LIMIT, BIAS_LIMIT) * unit
+        return bias + (on_grid - bias).detach()
+
+    def _threshold_integers(self, layer: int) -> tuple[int, int]:
+        """The lowest threshold and the spacing of ``lif{layer}``, in half steps of its weights.
+
+        The spacing is the learned step, rounded; the lowest threshold is half of it, rounded down.
+        """
+        spacing = max(1, round(float(self.delta(layer).detach()) / self._half_step(layer)))
+        return spacing // 2, spacing
+
+    @torch.no_grad()
+    def fold_norms(self) -> None:
+        """Folds every batch norm into its convolution, with its running statistics; they become identities."""
+        for layer, norm in enumerate(self.norms):
+            if not isinstance(norm, nn.BatchNorm2d):
+                continue
+            conv = self.convs[layer]
+            parts = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+            weight, bias = fold_batch_norm(
+                *(part.double().cpu().numpy() for part in parts if part is not None), norm.eps
+            )
+            conv.weight.copy_(torch.from_numpy(weight))
+            conv.bias.copy_(torch.from_numpy(bias))
+            self.norms[layer] = nn.Identity()
+
+    @torch.no_grad()
+    def to_grid(self) -> None:
+        """Goes over to the integer grid: folds batch norm, then chooses each weight step by least square error.
+
+        Convolutions that a sum edge joins share one step.
+        """
+        self.fold_norms()
+        for group in self._step_groups():
+            joined = torch.cat([self.convs[layer].weight.double().flatten() for layer in group])
+            floor = max(self._smallest_step(layer) for layer in group)
+            self.weight_steps[list(group)] = max(_least_square_step(joined), floor)
+        self.on_grid.fill_(True)
+
+    def _smallest_step(self, layer: int) -> float:
+        """Step below which the bias or a threshold would not fit its bits."""
+        needs = [2 * float(self.convs[layer].bias.abs().max()) / BIAS_LIMIT]
+        if layer < self.spec.depth:
+            # populations beyond the first shift their bias by up to D - 1 steps of delta
+            spread = float(self.delta(layer)) * (self.spec.levels - 1)
+            needs.append(2 * (float(self.convs[layer].bias.abs().max()) + spread) / BIAS_LIMIT)
+            needs.append(2 * float(self.delta(layer)) * self.spec.levels / THRESHOLD_LIMIT)
+        return max(needs)
+
+    def _step_groups(self) -> list[tuple[int, ...]]:
+        group = list(range(self.spec.depth + 1))
+        for source, target in self.spec.edges:
+            old, new = group[source], group[target]
+            group = [new if value == old else value for value in group]
+        return [tuple(layer for layer, value in enumerate(group) if value == wanted) for wanted in dict.fromkeys(group)]
+
+    # files
+
+    @torch.no_grad()
+    def to_file(self, meta: Mapping[str, Any] | None = None) -> StudentFile:
+        """The student as its file holds it: integers in the grid mode, floats (batch norm folded) otherwise."""
+        tensors: dict[str, NDArray[Any]] = {}
+        on_grid = bool(self.on_grid)
+        if not on_grid and any(isinstance(norm, nn.BatchNorm2d) for norm in self.norms):
+            raise UserError("fold_norms() first: a student file holds no batch norm")
+        for layer, conv in enumerate(self.convs):
+            weight, bias = conv.weight.detach().double().cpu(), conv.bias.detach().double().cpu()
+            if not on_grid:
+                tensors[f"conv{layer}.weight"] = weight.numpy().astype(np.float32)
+                tensors[f"conv{layer}.bias"] = bias.numpy().astype(np.float32)
+                continue
+            step = float(self.weight_steps[layer])
+            # the same float32 quotient that the forward pass rounds
+            q = (conv.weight.detach() / step).round().clamp(WEIGHT_MIN, WEIGHT_MAX).cpu()
+            b = (conv.bias.detach() / self._half_step(layer)).round().clamp(-BIAS_LIMIT, BIAS_LIMIT).cpu()
+            tensors[f"conv{layer}.weight"] = q.numpy().astype(np.int8)
+            tensors[f"conv{layer}.bias"] = b.numpy().astype(np.int32)
+            # the network on the chip receives integer codes, so the first step carries 1 / input_scale
+            scale = self.spec.host().input_scale if layer == 0 else 1.0
+            tensors[f"conv{layer}.step"] = np.asarray(step / scale, dtype=np.float64)
+        for layer in range(self.spec.depth):
+            if on_grid:
+                first, spacing = self._threshold_integers(layer)
+                tensors[f"lif{layer}.vth"] = (first + spacing * np.arange(self.spec.levels)).astype(np.int32)
+            else:
+                tensors[f"lif{layer}.delta"] = self.delta(layer).detach().cpu().numpy().astype(np.float32)
+        return StudentFile(spec=self.spec, tensors=tensors, quantized=on_grid, meta=dict(meta or {}))
+
+    @classmethod
+    @torch.no_grad()
+    def from_file(cls, file: StudentFile, **options: Any) -> SpikingStudent:
+        """The student of a file, in the mode that it was saved in. ``options`` go to the constructor."""
+        spec = file.spec.model_copy(update={"norm": "none"})
+        student = cls(spec, **options)
+        for layer, conv in enumerate(student.convs):
+            weight, bias = (
+                torch.from_numpy(np.asarray(file.tensors[f"conv{layer}.{part}"])) for part in ("weight", "bias")
+            )
+            if file.quantized:
+                scale = spec.host().input_scale if layer == 0 else 1.0
+                step = float(file.tensors[f"conv{layer}.step"]) * scale
+                student.weight_steps[layer] = step
+                weight, bias = weight.double() * step, bias.double() * step / 2
+            conv.weight.copy_(weight)
+            conv.bias.copy_(bias)
+        for layer in range(spec.depth):
+            if file.quantized:
+                spacing = _spacing(np.asarray(file.tensors[f"lif{layer}.vth"], dtype=np.int64), f"lif{layer}.vth")
+                student.log_delta[layer] = math.log(spacing * student._half_step(layer))
+            else:
+                student.log_delta[layer] = float(np.log(file.tensors[f"lif{layer}.delta"]))
+        student.on_grid.fill_(file.quantized)
+        return student
+
+
+def _spacing(vth: NDArray[np.int64], name: str) -> int:
+    """The spacing that :meth:`SpikingStudent._threshold_integers` gives these thresholds for."""
+    spacing = int(vth[1] - vth[0]) if len(vth) > 1 else 2 * int(vth[0]) + 1
+    if spacing < 1 or vth[0] != spacing // 2 or np.any(np.diff(vth) != spacing):
+        raise UserError("thresholds are not evenly spaced", node=name, have=str(vth.tolist()))
+    return spacing
+
+
+def _least_square_step(weight: Tensor) -> float:
+    """The step with the least square error of 8-bit rounding, among 60 between half and all of max / 127."""
+    top = float(weight.abs().max()) / WEIGHT_MAX
+    if top == 0.0:
+        return 1.0 / WEIGHT_MAX
+
+    def error(step: float) -> float:
+        return float(((weight / step).round().clamp(WEIGHT_MIN, WEIGHT_MAX) * step - weight).square().sum())
+
+    candidates: Iterable[float] = (top * (0.5 + 0.5 * i / 60) for i in range(1, 61))
+    return min(candidates, key=error)

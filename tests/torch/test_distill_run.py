@@ -1,0 +1,190 @@
+"""Whole runs: learning, resuming, being killed, refusing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the train extra")
+
+import numpy as np  # noqa: E402
+
+from neurodeploy.distill.recipe import load_recipe  # noqa: E402
+from neurodeploy.distill.run import Progress, distill  # noqa: E402
+from neurodeploy.errors import UserError  # noqa: E402
+from neurodeploy.graph.student_file import read_student  # noqa: E402
+from neurodeploy.images.io import write_image  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four smooth pictures with edges."""
+    folder = tmp_path_factory.mktemp("clean")
+    y, x = np.mgrid[0:72, 0:80] / 10.0
+    for i in range(4):
+        waves = 0.5 + 0.3 * np.sin(y * (i + 1) * 0.5) * np.cos(x * 0.7) + 0.15 * (np.sin(x + i) > 0)
+        write_image(folder / f"{i}.png", waves[None].clip(0, 1).astype(np.float32))
+    return folder
+
+
+def values(photographs: Path, **train: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "seed": 3,
+        "data": {"train": str(photographs), "test": str(photographs), "patch": 24, "batch": 4, "test_crop": 48},
+        "degradation": {"kind": "gaussian", "sigma": 25},
+        "student": {"width": 8, "depth": 2, "levels": 3, "steps": 1},
+        "train": {"steps": 60, "eval_every": 20, "lr": 3e-3, "warmup": 5, "ema": 0.9, **train},
+    }
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return dict(read_student(folder / "student.safetensors").tensors)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def test_a_short_run_denoises_and_leaves_its_papers(photographs: Path, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    result = distill(load_recipe(values(photographs, steps=300)), out=tmp_path / "run", on_progress=seen.append)
+    assert result.psnr_db is not None and result.input_psnr_db is not None
+    assert result.psnr_db > result.input_psnr_db + 2
+    assert [progress.step for progress in seen] == list(range(1, 301))
+    assert {progress.stage for progress in seen} == {"float", "grid"}
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"recipe.json", "log.csv", "checkpoint.pt", "student.safetensors", "student-float.safetensors"} <= names
+    with (tmp_path / "run" / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[-1]["step"] == "300"
+    assert float(rows[-1]["psnr_db"]) == pytest.approx(result.psnr_db, abs=1e-3)
+    assert read_student(tmp_path / "run" / "student.safetensors").quantized
+    assert not read_student(tmp_path / "run" / "student-float.safetensors").quantized
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["schema_version"] == 1
+
+
+@pytest.mark.parametrize("student", [{}, {"levels": 1, "steps": 3, "decay": 0.5}, {"norm": "batch"}])
+def test_a_stopped_run_goes_on_to_the_same_weights(photographs: Path, tmp_path: Path, student: dict[str, Any]) -> None:
+    recipe_values = values(photographs)
+    recipe_values["student"].update(student)
+    recipe = load_recipe(recipe_values)
+    distill(recipe, out=tmp_path / "unbroken")
+    for stop_at in (13, 44, 45, 46, 57):
+
+        def stop(progress: Progress, at: int = stop_at) -> None:
+            if progress.step == at:
+                raise KeyboardInterrupt
+
+        try:
+            distill(recipe, out=tmp_path / "broken", resume=True, on_progress=stop)
+        except KeyboardInterrupt:
+            continue
+    distill(recipe, out=tmp_path / "broken", resume=True)
+    assert_same_weights(tmp_path / "broken", tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_a_run_ends_with_the_same_weights(photographs: Path, tmp_path: Path) -> None:
+    recipe_values = values(photographs, steps=1500, checkpoint_seconds=0.2, eval_every=100)
+    recipe_file = tmp_path / "recipe.json"
+    recipe_file.write_text(json.dumps(recipe_values))
+    distill(recipe_file, out=tmp_path / "unbroken")
+    program = (
+        "from neurodeploy.distill.run import distill; "
+        f"distill({str(recipe_file)!r}, out={str(tmp_path / 'broken')!r}, resume=True)"
+    )
+    dice = random.Random(0)
+    killed = 0
+    for _ in range(40):
+        process = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "OMP_NUM_THREADS": "2"})
+        deadline = time.monotonic() + 120
+        # wait until it works, then kill it without warning
+        log = tmp_path / "broken" / "log.csv"
+        before = log.stat().st_mtime_ns if log.exists() else 0
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and log.stat().st_mtime_ns != before:
+                break
+            time.sleep(0.02)
+        time.sleep(dice.uniform(0.0, 0.6))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed += 1
+        if killed == 20:
+            break
+    assert killed == 20
+    distill(recipe_file, out=tmp_path / "broken", resume=True)
+    assert_same_weights(tmp_path / "broken", tmp_path / "unbroken")
+
+
+def test_a_run_folder_is_not_overwritten(photographs: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(values(photographs, steps=2))
+    distill(recipe, out=tmp_path / "run")
+    kept = (tmp_path / "run" / "student.safetensors").read_bytes()
+    with pytest.raises(UserError, match="--resume"):
+        distill(recipe, out=tmp_path / "run")
+    with pytest.raises(UserError, match="another recipe"):
+        distill(load_recipe(values(photographs, steps=3)), out=tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "student.safetensors").read_bytes() == kept
+    distill(load_recipe(values(photographs, steps=3)), out=tmp_path / "run", force=True)
+    assert (tmp_path / "run" / "student.safetensors").read_bytes() != kept
+
+
+def test_a_time_limit_is_kept(photographs: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+    result = distill(load_recipe(values(photographs, steps=10**6)), out=tmp_path / "run", max_minutes=0.1)
+    assert 26 < result.steps < 10**6
+    assert time.monotonic() - started < 25
+
+
+def test_a_broken_checkpoint_is_named(photographs: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(values(photographs, steps=40))
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(recipe, out=tmp_path / "run", on_progress=stop)
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"checkpoint\.pt"):
+        distill(recipe, out=tmp_path / "run", resume=True)
+
+
+def test_hints_reach_the_teacher_and_the_student(photographs: Path, tmp_path: Path) -> None:
+    teacher = distill(
+        load_recipe(
+            {**values(photographs, steps=30), "student": {"family": "ffdnet", "width": 8, "depth": 4}, "name": "teacher"}
+        ),
+        out=tmp_path / "teacher",
+    )
+    assert teacher.student.endswith("weights.safetensors")
+    recipe_values = values(photographs, steps=30, rate_target=0.1, rate_weight=1.0, output_weight=0.5)
+    recipe_values["teacher"] = {"model": f"ffdnet:{teacher.student}", "hint_count": 2}
+    distill(load_recipe(recipe_values), out=tmp_path / "student")
+    with (tmp_path / "student" / "log.csv").open() as file:
+        row = next(csv.DictReader(file))
+    assert float(row["hint"]) > 0
+    recipe_values["teacher"]["hints"] = [{"teacher": "model.99", "student": "lif0"}]
+    with pytest.raises(UserError, match=r"model\.99"):
+        distill(load_recipe(recipe_values), out=tmp_path / "bad")
+
+
+def test_an_unknown_device_is_named(photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--device"):
+        distill(load_recipe(values(photographs)), out=tmp_path / "run", device="abacus")
