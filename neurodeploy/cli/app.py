@@ -12,7 +12,7 @@ import click
 
 from neurodeploy import __version__
 from neurodeploy.cli.guard import guarded
-from neurodeploy.cli.settings import Settings, common_options
+from neurodeploy.cli.settings import Settings, common_options, keep_lines
 
 THE_ROAD = {
     "distill": "Train a spiking student from a recipe.",
@@ -39,6 +39,7 @@ class LazyGroup(click.Group):
     """Imports ``neurodeploy.cli.<verb>`` on demand; lists the verbs from :data:`VERBS`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["help"] = keep_lines(str(kwargs.get("help") or ""))
         super().__init__(*args, **kwargs)
         self.params.extend(common_options())
 
@@ -102,13 +103,12 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="neurodeploy", message="%(prog)s %(version)s")
 def cli() -> None:
-    r"""Put image-restoration networks on neuromorphic chips.
+    """Put image-restoration networks on neuromorphic chips.
 
     Distil a spiking student from a network that you trust, lower it to a chip's integers, write the files that the
     chip's tools read, run those very integers here, and price the run.
 
-    \b
-    Two to start with:
+    Examples:
       neurodeploy deploy demo --target loihi2 --out runs/demo
       neurodeploy models
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import update_wrapper
@@ -68,10 +69,16 @@ def _common(names: list[str], **more: Any) -> click.Option:
     return click.Option(names, expose_value=False, callback=_remember, **more)
 
 
+def keep_lines(text: str) -> str:
+    """A help text in which paragraphs that start with "Examples:" keep their lines, as click marks it."""
+    return inspect.cleandoc(text).replace("\n\nExamples:\n", "\n\n\b\nExamples:\n")
+
+
 class Verb(click.Command):
     """A command with the options that every verb takes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["help"] = keep_lines(str(kwargs.get("help") or ""))
         super().__init__(*args, **kwargs)
         self.params.extend(common_options())
 

@@ -1,0 +1,67 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+import click
+
+from neurodeploy.cli.settings import Settings
+
+
+def _size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """``"64x48"`` -> (64, 48); ``"64"`` -> (64, 64)."""
+    if value is None:
+        return None
+    sides = value.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() and 0 < int(side) <= 1 << 16 for side in sides):
+        raise click.BadParameter(f"{value!r} is not a size such as 64x64")
+    return int(sides[0]), int(sides[-1])
+
+
+def _key_values(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """``("a=b",)`` -> {"a": "b"}."""
+    pairs = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(f"{value!r} is not of the form key=value")
+        pairs[key.strip()] = text.strip()
+    return pairs
+
+
+model_argument = click.argument("model", metavar="MODEL")
+target_option = click.option(
+    "--target", required=True, metavar="TARGET", help="What to export to; see `neurodeploy targets`."
+)
+target_options = click.option(
+    "--option",
+    "options",
+    multiple=True,
+    callback=_key_values,
+    metavar="KEY=VALUE",
+    help="An option of the target (repeatable).",
+)
+size_option = click.option(
+    "--size", callback=_size, metavar="HxW", help="Image that one run on the chip takes (default 64x64)."
+)
+tile_option = click.option(
+    "--tile", type=click.IntRange(min=8), default=None, metavar="N", help="Run large pictures in tiles of N pixels."
+)
+steps_option = click.option(
+    "--steps",
+    type=click.IntRange(1, 64),
+    default=None,
+    metavar="T",
+    help="Time steps for a .nir graph that does not say.",
+)
+force_option = click.option("--force", is_flag=True, help="Replace what is there.")
+out_option = click.option("--out", required=True, type=click.Path(), metavar="DIR", help="Folder to write.")
+
+
+def seed_of(settings: Settings) -> int:
+    """The seed that was given, or 0."""
+    return 0 if settings.seed is None else settings.seed
+
+
+def device_of(settings: Settings) -> str:
+    """The torch device that was given, or the CPU."""
+    return settings.device or "cpu"

@@ -1,0 +1,1 @@
+"""What a person reads: answers as JSON first, pages drawn from them."""
