@@ -11,12 +11,11 @@ same step. All state is 0 before the first step.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from neurodeploy.errors import InternalError, UserError
+from neurodeploy.graph.convolve import correlate
 from neurodeploy.quantize.network import (
     IntegerConv,
     IntegerDense,
@@ -77,42 +76,6 @@ def lif_step(
     v = np.clip(decay(v, v_decay) + u + (bias << 6), 1 - LIMIT, LIMIT - 1)
     fired = v > (vth << 6)
     return u, np.where(fired, 0, v), fired
-
-
-def correlate(
-    x: NDArray[Any],
-    weight: NDArray[Any],
-    stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
-    dilation: tuple[int, int] = (1, 1),
-    groups: int = 1,
-) -> NDArray[Any]:
-    """2-D cross-correlation with zero padding, one matrix product a tap, in the dtype of the arguments.
-
-    Args:
-        x: (I, h, w).
-        weight: (O, I / groups, kh, kw).
-        stride: (rows, columns), as are ``padding`` and ``dilation``.
-        padding: Zeros on either side.
-        dilation: Distance of two taps.
-        groups: Number of independent parts that inputs and outputs are divided into.
-
-    Returns:
-        (O, floor((h + 2 * padding - dilation * (kh - 1) - 1) / stride) + 1, ...).
-    """
-    outputs, fan_in, rows, columns = weight.shape
-    x = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2))
-    height = (x.shape[1] - dilation[0] * (rows - 1) - 1) // stride[0] + 1
-    width = (x.shape[2] - dilation[1] * (columns - 1) - 1) // stride[1] + 1
-    out = np.zeros((groups, outputs // groups, height * width), np.result_type(x, weight))
-    for row in range(rows):
-        for column in range(columns):
-            top, left = row * dilation[0], column * dilation[1]
-            seen = x[:, top : top + stride[0] * (height - 1) + 1 : stride[0]]
-            seen = seen[:, :, left : left + stride[1] * (width - 1) + 1 : stride[1]]
-            tap = weight[:, :, row, column].reshape(groups, outputs // groups, fan_in)
-            out += tap @ seen.reshape(groups, fan_in, height * width)
-    return out.reshape(outputs, height, width)
 
 
 def exact_dtype(x: IntArray, weight: IntArray) -> type[np.float32] | type[np.float64] | type[np.int64]:
