@@ -152,11 +152,11 @@ def _watch_layers(module: nn.Module, tally: _Tally) -> Iterator[None]:
             handle.remove()
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts every operation that reaches the dispatcher."""
 
     def __init__(self, tally: _Tally) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tally = tally
 
     def __torch_dispatch__(
@@ -202,7 +202,7 @@ def _taps(size: int, out: int, kernel: int, stride: int, padding: int, dilation:
 
 
 def _convolution(args: tuple[Any, ...], _kwargs: dict[str, Any], out: Tensor) -> Macs:
-    x, weight, _bias, stride, padding, dilation, transposed, _output_padding, groups = args[:9]
+    x, weight, _bias, stride, padding, dilation, transposed, _output_padding, _groups = args[:9]
     axes = weight.ndim - 2
     stride, padding, dilation = (_per_axis(value, axes) for value in (stride, padding, dilation))
     # A transposed convolution is the convolution from its output back to its input, tap by tap.
@@ -240,6 +240,15 @@ def _attention(args: tuple[Any, ...], _kwargs: dict[str, Any], _out: object) -> 
     return Macs(macs, macs)
 
 
+def _fused_attention(args: tuple[Any, ...], _kwargs: dict[str, Any], _out: object) -> Macs:
+    """Three projections, both products and the output's projection, for query, key, value (B, L or S, E)."""
+    query, key, value, width = args[:4]
+    batch, length, steps = query.shape[0], query.shape[1], key.shape[1]
+    projections = (query.numel() + key.numel() + value.numel() + batch * length * width) * width
+    macs = projections + 2 * batch * length * steps * width
+    return Macs(macs, macs)
+
+
 _MACS: dict[str, Callable[[tuple[Any, ...], dict[str, Any], Any], Macs]] = {
     "aten::convolution": _convolution,
     "aten::_convolution": _convolution,
@@ -251,6 +260,7 @@ _MACS: dict[str, Callable[[tuple[Any, ...], dict[str, Any], Any], Macs]] = {
     "aten::addmv": _product(1, 2),
     "aten::baddbmm": _product(1, 2),
     "aten::addbmm": _product(1, 2),
+    "aten::_native_multi_head_attention": _fused_attention,
     "aten::_scaled_dot_product_flash_attention": _attention,
     "aten::_scaled_dot_product_flash_attention_for_cpu": _attention,
     "aten::_scaled_dot_product_efficient_attention": _attention,
@@ -259,30 +269,25 @@ _MACS: dict[str, Callable[[tuple[Any, ...], dict[str, Any], Any], Macs]] = {
 }
 
 # Arithmetic over several numbers at once that multiplies by no weight, or by one number a channel.
-_REDUCTIONS = {
-    f"aten::{name}"
-    for name in (
-        "mean sum prod var var_mean std std_mean amax amin max min any all argmax argmin norm linalg_vector_norm cumsum "
-        "cumprod _softmax _log_softmax logsumexp native_batch_norm _native_batch_norm_legit cudnn_batch_norm "
-        "_native_batch_norm_legit_no_training native_layer_norm native_group_norm _fused_rms_norm "
-        "avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d "
-        "max_pool2d_with_indices max_pool3d_with_indices upsample_linear1d upsample_bilinear2d "
-        "_upsample_bilinear2d_aa upsample_bicubic2d _upsample_bicubic2d_aa upsample_trilinear3d glu sort topk"
-    ).split()
-}
+_REDUCTION_NAMES = """
+mean sum prod var var_mean std std_mean amax amin max min any all argmax argmin norm linalg_vector_norm cumsum cumprod
+_softmax _log_softmax logsumexp native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training
+cudnn_batch_norm native_layer_norm native_group_norm _fused_rms_norm avg_pool1d avg_pool2d avg_pool3d
+_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d max_pool2d_with_indices max_pool3d_with_indices
+upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d _upsample_bicubic2d_aa
+upsample_trilinear3d glu sort topk
+"""
+_REDUCTIONS = {f"aten::{name}" for name in _REDUCTION_NAMES.split()}
 
 # Operations that only make, move or describe numbers.
-_MOVES = {
-    f"aten::{name}"
-    for name in (
-        "clone copy copy_ cat stack constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d "
-        "replication_pad1d replication_pad2d replication_pad3d _to_copy to empty empty_like empty_strided zeros "
-        "zeros_like ones ones_like full full_like fill fill_ zero_ new_empty new_empty_strided new_zeros new_ones "
-        "new_full arange linspace eye scalar_tensor lift lift_fresh detach detach_ index index_select index_put "
-        "index_put_ gather scatter select_scatter slice_scatter masked_fill masked_select repeat roll flip tril triu "
-        "pixel_shuffle pixel_unshuffle channel_shuffle im2col col2im upsample_nearest1d upsample_nearest2d "
-        "upsample_nearest3d _upsample_nearest_exact2d embedding nonzero repeat_interleave contiguous resize_ set_ "
-        "_unsafe_view _reshape_copy _reshape_alias native_dropout _assert_async _local_scalar_dense item "
-        "rand randn rand_like randn_like bernoulli bernoulli_ uniform_ normal_ randperm randint"
-    ).split()
-} | {"prim::device", "prim::layout", "prim::dtype", "aten::sym_size", "aten::sym_numel", "aten::is_nonzero"}
+_MOVE_NAMES = """
+clone copy copy_ cat stack constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
+replication_pad2d replication_pad3d _to_copy to contiguous empty empty_like empty_strided zeros zeros_like ones
+ones_like full full_like fill fill_ zero_ new_empty new_empty_strided new_zeros new_ones new_full arange linspace eye
+scalar_tensor lift lift_fresh detach detach_ index index_select index_put index_put_ gather scatter select_scatter
+slice_scatter masked_fill masked_select repeat repeat_interleave roll flip tril triu pixel_shuffle pixel_unshuffle
+channel_shuffle im2col upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d embedding
+nonzero resize_ set_ _unsafe_view _reshape_copy _reshape_alias native_dropout _assert_async _local_scalar_dense item
+rand randn rand_like randn_like bernoulli bernoulli_ uniform_ normal_ randperm randint sym_size sym_numel is_nonzero
+"""
+_MOVES = {f"aten::{name}" for name in _MOVE_NAMES.split()} | {"prim::device", "prim::layout", "prim::dtype"}

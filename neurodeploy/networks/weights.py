@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ _INDEX_SLACK = 8
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Reads a file of weights as a flat dictionary of dense float32 tensors on the CPU.
 
-    ``.safetensors`` is read as such, every other name by ``torch.load(weights_only=True)``, which runs no code of the
+    A safetensors file is read as such, every other by ``torch.load(weights_only=True)``, which runs no code of the
     file. The wrappers ``params_ema``, ``params``, ``state_dict`` and ``model_state_dict`` are taken off (in that order
     of preference), and so are ``module.`` and ``_orig_mod.`` before every key. Integer tensors (the batch counters of
     batch norm) keep their type.
@@ -37,45 +39,61 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         FindingsError: Some tensors are sparse, quantised, complex or not finite; all are listed.
     """
     path = Path(path)
-    _check_file(path)
-    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    start = _check_file(path)
+    # A safetensors file opens with the length of its header in 8 bytes and the header's brace.
+    safe = path.suffix == ".safetensors" or start[8:] == b"{"
+    loaded = _read_safetensors(path) if safe else _read_pickle(path)
     state = _without_prefixes(_unwrap(loaded, path))
     return _plain(state, path)
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path) -> bytes:
+    """The first bytes of a file that is there and not empty."""
     if not path.exists():
         raise UserError("no such file of weights", node=str(path))
     if not path.is_file():
         raise UserError("is not a file of weights", node=str(path), instead="name the file itself")
     try:
         with path.open("rb") as stream:
-            empty = not stream.read(1)
+            start = stream.read(9)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", node=str(path)) from error
-    if empty:
+    if not start:
         raise UserError("is empty", node=str(path), instead="fetch the weights again")
+    return start
 
 
-def _damaged(path: Path, why: Exception) -> UserError:
-    first_line = (str(why).strip() or type(why).__name__).splitlines()[0][:160]
-    return UserError(f"is damaged, cut short or no file of weights: {first_line}", node=str(path))
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"is damaged, cut short or no file of weights: {why}", node=str(path))
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what a reader said, where it means something to somebody who did not write the reader."""
+    if isinstance(error, EOFError):
+        return "it ends too early"
+    if isinstance(error, (RuntimeError, SafetensorError)) and not isinstance(error, NotImplementedError):
+        return str(error).strip().splitlines()[0].split(". ")[0][:160]
+    return "torch cannot read it"
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
     try:
         return load_file(path, device="cpu")
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, _reason(error)) from error
 
 
 def _read_pickle(path: Path) -> Any:
+    _check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch warns of pickles it did not write, and then refuses them: the refusal is what is told.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = _refused_object(str(error))
         if found is None:
-            raise _damaged(path, error) from error
+            raise _damaged(path, "not a file that torch wrote") from error
         raise UserError(
             f"holds {found}, and only plain tensors are loaded (a pickle can run any program)",
             node=str(path),
@@ -89,7 +107,20 @@ def _read_pickle(path: Path) -> Any:
                 node=str(path),
                 instead="save the state_dict() of the module it was made from",
             ) from error
-        raise _damaged(path, error) from error
+        raise _damaged(path, _reason(error)) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Compares the check sums of a file in torch's newer, zipped form: torch itself does not look at them."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+        raise _damaged(path, "its table of contents is broken") from error
+    if broken is not None:
+        raise _damaged(path, f"the check sum of {broken} is wrong")
 
 
 def _refused_object(message: str) -> str | None:

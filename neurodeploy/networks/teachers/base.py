@@ -122,8 +122,8 @@ class Teacher(nn.Module):
             noise_level: See :meth:`restore`.
 
         Returns:
-            The restored images, and for each point a copy of its output (B, c, h, w) in the order asked for; of a module
-            that runs several times in a pass, the last one. Where the image was padded, so are the features.
+            The restored images, and for each point a copy of its output (B, c, h, w), in the order asked for; of a
+            module that runs several times in a pass, the last one. Where the image was padded, so are the features.
 
         Raises:
             UserError: A point is unknown, did not run, or does not give one tensor; or see :meth:`restore`.
@@ -152,7 +152,7 @@ class Teacher(nn.Module):
                 handle.remove()
 
     def _module(self, point: str) -> nn.Module:
-        modules = dict(self.network.named_modules(remove_duplicate=False))
+        modules: dict[str, nn.Module] = dict(self.network.named_modules(remove_duplicate=False))
         if not point or point not in modules:
             known = self.hint_points or tuple(name for name in modules if name)
             raise UserError(

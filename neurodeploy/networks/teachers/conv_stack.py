@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ def conv_stack(
     """
     sizes = [inputs, *[width] * (depth - 1), outputs]
     layers: list[nn.Module] = []
-    for k, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for k, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         conv = nn.Conv2d(fan_in, fan_out, 3, padding=1, bias=bias)
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         if conv.bias is not None:

@@ -43,7 +43,7 @@ class FFDNet(nn.Module):
 
         Args:
             x: Noisy images (B, C, H, W) in [0, 1] units, any size.
-            noise_level: Standard deviation of the noise of each image (B,), in the units of ``x`` (25/255 for sigma 25).
+            noise_level: Standard deviation of each image's noise (B,), in the units of ``x`` (25/255 for sigma 25).
 
         Returns:
             Clean images (B, C, H, W), not clipped.

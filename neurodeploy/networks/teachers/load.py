@@ -44,8 +44,9 @@ def load_teacher(spec: str, *, channels: int | None = None) -> Teacher:
     teacher = _load(spec, channels)
     if channels is not None and teacher.channels != channels:
         raise UserError(
-            f"the teacher restores {describe_channels(teacher.channels)} images, not {describe_channels(channels)} ones",
+            f"the teacher restores {describe_channels(teacher.channels)} images",
             node=spec,
+            have=f"{describe_channels(channels)} images",
             instead="choose a teacher for them, or convert the images",
         )
     return teacher

@@ -201,23 +201,22 @@ def load_onnx(path: str | Path, *, channels: int | None = None) -> OnnxTeacher:
 
 def _image_input(inputs: Sequence[Any], path: Path) -> Any:
     """The first input, when it is images (B, 1 or 3, H, W) and the second, if any, is one number an image."""
-    shapes = ", ".join(f"{info.name} {info.type} {info.shape}" for info in inputs)
-    image = inputs[0] if inputs else None
-    good = image is not None and image.type in _FLOATS and len(image.shape) == 4
-    good = good and (not isinstance(image.shape[1], int) or image.shape[1] in (1, 3))
-    good = good and len(inputs) <= 2
-    if good and len(inputs) == 2:
-        noise = inputs[1]
-        good = noise.type in _FLOATS and len(noise.shape) >= 1
-        good = good and not any(isinstance(size, int) and size != 1 for size in noise.shape[1:])
-    if not good:
+    images = bool(inputs) and inputs[0].type in _FLOATS and len(inputs[0].shape) == 4
+    images = images and (not isinstance(inputs[0].shape[1], int) or inputs[0].shape[1] in (1, 3))
+    if not images or len(inputs) > 2 or not all(_is_noise_level(info) for info in inputs[1:]):
+        shapes = ", ".join(f"{info.name} {info.type} {info.shape}" for info in inputs)
         raise UserError(
             "does not take the inputs of a restorer",
             node=str(path),
             have=shapes or "no input",
             limit="images (B, 1 or 3, H, W), and at most one noise level an image (B, ...)",
         )
-    return image
+    return inputs[0]
+
+
+def _is_noise_level(info: Any) -> bool:
+    trailing = info.shape[1:]
+    return info.type in _FLOATS and len(info.shape) >= 1 and not any(isinstance(n, int) and n != 1 for n in trailing)
 
 
 def _shaped(array: NDArray[Any], rank: int) -> NDArray[Any]:

@@ -21,10 +21,10 @@ class ProgressiveNet(nn.Module):
     """Each stage sees the degraded image and the last stage's result, and adds its output to the degraded image.
 
     ``f = relu(conv0([x, y]))``, with ``lstm`` a convolutional LSTM over the stages in between, then five times
-    ``f <- relu(f + relu(conv(relu(conv(f)))))``, then ``y <- x + conv(f)``; all stages share their weights and the first
-    one starts from ``y = x``. Source: Ren, Zuo, Hu, Zhu, Meng, "Progressive image deraining networks: a better and
-    simpler baseline", CVPR 2019: PReNet (``lstm``), PRN (without), and their ``_r`` forms (``shared_blocks``, one residual
-    block used five times), all with six stages of 32.
+    ``f <- relu(f + relu(conv(relu(conv(f)))))``, then ``y <- x + conv(f)``; all stages share their weights and the
+    first one starts from ``y = x``. Source: Ren, Zuo, Hu, Zhu, Meng, "Progressive image deraining networks: a better
+    and simpler baseline", CVPR 2019: PReNet (``lstm``), PRN (without), and their ``_r`` forms (``shared_blocks``, one
+    residual block used five times), all with six stages of 32.
 
     ``stages.k`` passes stage k's features (B, width, H, W) through: a place for hints.
 
