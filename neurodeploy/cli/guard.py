@@ -78,6 +78,8 @@ def _end(error: BaseException, settings: Settings, words: Sequence[str]) -> int:
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         _line(f"interrupted; {settings.kept}")
         return INTERRUPTED
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        raise error.__context__  # click has met it already and would end with a 1
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 2
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
