@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class Facts:
 class Model(ABC):
     """Base of every kind of model."""
 
-    kind: ClassVar[str]
+    kind: str
     facts: Facts
 
     @property
@@ -153,9 +153,9 @@ def _restore_graph(network: Network, image: Image) -> NDArray[np.float64]:
 class StudentModel(Model):
     """A trained student: a zoo entry, a run folder or a ``.safetensors`` file."""
 
-    kind = "student"
     file: StudentFile
     facts: Facts
+    kind: str = "student"
 
     @property
     def parameters(self) -> int:
@@ -220,10 +220,10 @@ class StudentModel(Model):
 class GraphModel(Model):
     """A NIR graph, ours or of any other framework."""
 
-    kind = "graph"
     graph: nir.NIRGraph
     host: HostSide
     facts: Facts
+    kind: str = "graph"
 
     @property
     def parameters(self) -> int:
@@ -252,7 +252,7 @@ class GraphModel(Model):
 
     def network(self, size: tuple[int, int] = NOMINAL_SIZE) -> Network:
         """The graph at the size that it was written for; another size is made where every node allows it."""
-        from neurodeploy.graph.passes import resized
+        from neurodeploy.graph.resize import resized
         from neurodeploy.graph.portable import Network
 
         factor = self.host.unshuffle
@@ -273,21 +273,18 @@ class GraphModel(Model):
 
 @dataclass
 class IntegerModel(Model):
-    """A network that is stored in integers already: a Lava ``.net``."""
+    """A network that is stored in integers already: a Lava ``.net``, or a bundle."""
 
-    kind = "lava"
     net: IntegerNetwork
     facts: Facts
+    kind: str = "lava"
 
     @property
     def parameters(self) -> int:
-        """Weights and biases as stored."""
-        return sum(
-            int(np.asarray(value).size)
-            for node in self.net.nodes.values()
-            for key in ("weight", "bias")
-            if (value := getattr(node, key, None)) is not None
-        )
+        """Weights, biases, and one threshold a layer; the populations of a layer share theirs."""
+        weights = sum(node.weight.size for node in self.net.nodes.values() if hasattr(node, "weight"))
+        biases = sum(node.bias.size for node in self.net.nodes.values() if hasattr(node, "bias"))
+        return int(weights + biases) + len(list(self.net.lifs()))
 
     @property
     def channels(self) -> int:
@@ -314,10 +311,9 @@ class IntegerModel(Model):
 class TeacherModel(Model):
     """A network without spikes: ARCH:WEIGHTS, module:Class, a ``.onnx`` file, or a zoo entry that names one."""
 
-    kind = "teacher"
     spec: str
     facts: Facts
-    device: str = "cpu"
+    kind: str = "teacher"
 
     @cached_property
     def teacher(self) -> Teacher:

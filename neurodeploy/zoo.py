@@ -265,6 +265,15 @@ def _from_folder(folder: Path, steps: int | None) -> Model:
     raise UserError("is neither a run folder nor a bundle", node=str(folder), instead=f"MODEL is {FORMS}")
 
 
+def _bundle(folder: Path) -> IntegerModel:
+    from neurodeploy.targets.bundle import read_bundle
+
+    bundle = read_bundle(folder)
+    about = bundle.manifest.model.about
+    facts = Facts(bundle.manifest.model.name, folder, str(about.get("task") or ""), meta=dict(about))
+    return IntegerModel(net=bundle.integer_network(), facts=facts, kind="bundle")
+
+
 def _run_teacher(folder: Path) -> str:
     weights, recipe = folder / "weights.safetensors", folder / "recipe.json"
     if not weights.is_file() or not recipe.is_file():
