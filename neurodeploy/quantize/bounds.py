@@ -1,0 +1,184 @@
+"""What an integer network's numbers may and can become: ranges of the chip's fields, bounds of its registers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from neurodeploy.errors import Finding
+from neurodeploy.quantize.network import (
+    IntArray,
+    IntegerConv,
+    IntegerDense,
+    IntegerInput,
+    IntegerLif,
+    IntegerNetwork,
+)
+
+WEIGHT_RANGE = (-256, 254)
+"""Mixed-sign 8-bit weights: even numbers (``lava.utils.weightutils``)."""
+
+VTH_MAX = (1 << 17) - 1
+"""Threshold mantissa, 17 bits (``lava.proc.lif.process``)."""
+
+BIAS_RANGE = (-(1 << 12), (1 << 12) - 1)
+"""Bias mantissa, 13 bits with sign (``lava.proc.lif.process``)."""
+
+CURRENT_MAX = (1 << 17) - 1
+"""Largest current that the 24-bit register u holds after the shift by 6 bits."""
+
+CONV_MAX = (1 << 23) - 1
+"""Largest sum that a convolution's 24-bit accumulator holds."""
+
+Range = tuple[IntArray, IntArray]
+"""Least and largest value a channel, (C,) each."""
+
+
+def range_findings(net: IntegerNetwork) -> list[Finding]:
+    """Numbers outside the fields that the chip has for them.
+
+    A weight, threshold or decay out of range is an error. A bias beyond 13 bits and odd weights are warnings: Lava's
+    CPU processes compute them as written, and a target may have a way round (thresholds of their own for populations).
+    """
+    return [finding for node in net.nodes.values() for finding in _node_findings(node)]
+
+
+def _node_findings(node: object) -> Iterator[Finding]:
+    if isinstance(node, IntegerConv | IntegerDense):
+        low, high = int(node.weight.min(initial=0)), int(node.weight.max(initial=0))
+        if low < WEIGHT_RANGE[0] or high > WEIGHT_RANGE[1]:
+            yield Finding(node.name, "weights are out of range", f"{low}..{high}", "-256..254")
+        elif np.any(node.weight % 2):
+            yield Finding(
+                node.name,
+                "odd weights are floored to even ones where signs are mixed",
+                f"{int(np.sum(node.weight % 2))} odd weights",
+                "even weights",
+                severity="warning",
+            )
+    elif isinstance(node, IntegerLif):
+        if not 0 <= node.vth <= VTH_MAX:
+            yield Finding(node.name, "threshold is out of range", str(node.vth), f"0..{VTH_MAX} (17 bits)")
+        for field in ("v_decay", "i_decay"):
+            values = np.asarray(getattr(node, field))
+            if values.min() < 0 or values.max() > 4096:
+                yield Finding(node.name, f"{field} is out of range", f"{values.min()}..{values.max()}", "0..4096")
+        low, high = _bias_range(node)
+        if low < BIAS_RANGE[0] or high > BIAS_RANGE[1]:
+            yield Finding(
+                node.name,
+                "bias mantissas need more than 13 bits",
+                f"{low}..{high}",
+                f"{BIAS_RANGE[0]}..{BIAS_RANGE[1]}",
+                "thresholds of their own for the populations, or a larger weight step",
+                severity="warning",
+            )
+
+
+def _bias_range(node: IntegerLif) -> tuple[int, int]:
+    return int(node.bias.min()) + min(node.levels), int(node.bias.max()) + max(node.levels)
+
+
+def accumulator_findings(net: IntegerNetwork, *, input_range: tuple[int, int] | None = None) -> list[Finding]:
+    """Registers that some input could overflow, as warnings: worst cases, by interval arithmetic.
+
+    A convolution's sum must stay below 2**23, the current of a neuron below 2**17 (it is shifted by 6 bits into a
+    register of 24); both wrap around. The membrane saturates, which only matters where a later step remembers it.
+
+    Args:
+        net: The network.
+        input_range: Least and largest input code; by default those that the host's encoder can produce.
+    """
+    return list(_accumulator_findings(net, current_ranges(net, input_range=input_range)))
+
+
+def _accumulator_findings(net: IntegerNetwork, ranges: dict[str, Range]) -> Iterator[Finding]:
+    for name, node in net.nodes.items():
+        if isinstance(node, IntegerConv):
+            yield from _register_finding(name, "a convolution's sum may wrap around", ranges[name], CONV_MAX)
+        elif isinstance(node, IntegerLif):
+            found = ranges[f"{name}.u"]
+            yield from _register_finding(name, "the current register may wrap around", found, CURRENT_MAX)
+            if net.host.steps > 1 and np.any(np.asarray(node.v_decay) < 4096):
+                entering = found[0] + node.bias + min(node.levels), found[1] + node.bias + max(node.levels)
+                least, _ = _kept_range(node.v_decay, entering, net.host.steps)
+                # upward it ends at the threshold, by a spike
+                membrane = least, np.minimum(entering[1] + node.vth, CURRENT_MAX)
+                yield from _register_finding(name, "the membrane may saturate", membrane, CURRENT_MAX)
+
+
+def _register_finding(name: str, rule: str, found: Range, limit: int) -> Iterator[Finding]:
+    low, high = int(found[0].min()), int(found[1].max())
+    if low < -limit or high > limit:
+        yield Finding(
+            name,
+            rule,
+            f"up to {low}..{high}",
+            f"-{limit}..{limit}",
+            "a larger weight step, or a narrower input",
+            severity="warning",
+        )
+
+
+def current_ranges(net: IntegerNetwork, *, input_range: tuple[int, int] | None = None) -> dict[str, Range]:
+    """Bounds of what every node puts out, a channel; for spiking layers also ``NAME.u``, the current in register u.
+
+    Args:
+        net: The network.
+        input_range: Least and largest input code; by default those that the host's encoder can produce.
+    """
+    low, high = input_range or (net.host.input_min, net.host.input_max)
+    ranges: dict[str, Range] = {}
+    for name, node in net.nodes.items():
+        if isinstance(node, IntegerInput):
+            ranges[name] = (np.full(node.channels, low), np.full(node.channels, high))
+            continue
+        sources = [ranges[source] for source in net.sources(name)]
+        if isinstance(node, IntegerConv):
+            ranges[name] = _conv_range(node, sources[0])
+        elif isinstance(node, IntegerDense):
+            ranges[name] = _product_range(node.weight, sources[0])
+        elif isinstance(node, IntegerLif):
+            ranges[f"{name}.u"] = _kept_range(node.i_decay, _sum_ranges(sources), net.host.steps)
+            channels = len(node.bias)
+            ranges[name] = (np.zeros(channels, np.int64), np.full(channels, len(node.levels)))
+        else:
+            ranges[name] = _sum_ranges(sources)
+    return ranges
+
+
+def _sum_ranges(ranges: list[Range]) -> Range:
+    low = np.sum([low for low, _ in ranges], axis=0)
+    high = np.sum([high for _, high in ranges], axis=0)
+    return low, high
+
+
+def _conv_range(node: IntegerConv, source: Range) -> Range:
+    """Bounds of a convolution; a tap on the padding contributes 0."""
+    outputs = len(node.weight)
+    low, high = (values.reshape(node.groups, 1, -1, 1, 1) for values in source)
+    weight = node.weight.reshape(node.groups, outputs // node.groups, *node.weight.shape[1:])
+    products = weight * low, weight * high
+    least, largest = np.minimum(*products), np.maximum(*products)
+    if any(node.padding):
+        least, largest = np.minimum(least, 0), np.maximum(largest, 0)
+    return least.sum(axis=(2, 3, 4)).reshape(-1), largest.sum(axis=(2, 3, 4)).reshape(-1)
+
+
+def _product_range(weight: IntArray, source: Range) -> Range:
+    low, high = source
+    if weight.shape[1] != len(low):
+        # behind a flatten: every channel stands for several inputs
+        low, high = (np.repeat(values, weight.shape[1] // len(values)) for values in source)
+    return np.minimum(weight * low, weight * high).sum(axis=1), np.maximum(weight * low, weight * high).sum(axis=1)
+
+
+def _kept_range(decay: int | IntArray, arriving: Range, steps: int) -> Range:
+    """Bounds of a register that keeps ``1 - decay / 4096`` of itself a step: a geometric sum over the run."""
+    kept = 1 - np.asarray(decay) / 4096
+    if not np.any(kept > 0):
+        return arriving
+    total = np.where(kept == 1, steps, (1 - kept**steps) / np.where(kept == 1, 1, 1 - kept))
+    low, high = np.minimum(arriving[0], 0), np.maximum(arriving[1], 0)
+    return np.floor(low * total).astype(np.int64), np.ceil(high * total).astype(np.int64)
