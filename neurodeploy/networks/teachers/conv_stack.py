@@ -33,7 +33,8 @@ def conv_stack(
     layers: list[nn.Module] = []
     for k, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         conv = nn.Conv2d(fan_in, fan_out, 3, padding=1, bias=bias)
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        if not conv.weight.is_meta:  # where weights are to be loaded, drawing some costs a second for nothing
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
         norm = [nn.BatchNorm2d(fan_out)] if batch_norm and 0 < k < depth - 1 else []
