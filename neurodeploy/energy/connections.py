@@ -1,0 +1,124 @@
+"""Who drives whom: every convolution or matrix product of a network, as the synapses that a chip must carry.
+
+What a connection carries is decided by the kind of node it comes from, never by the values seen: a spiking layer sends
+spikes, everything else (the input's codes, another convolution) is analog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from neurodeploy.errors import UserError
+from neurodeploy.quantize.network import (
+    IntegerConv,
+    IntegerDense,
+    IntegerFlatten,
+    IntegerInput,
+    IntegerLif,
+    IntegerNetwork,
+    IntegerReadout,
+)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The synapses from one source to one receiver.
+
+    Attributes:
+        name: Name of the convolution or matrix product; ``source->receiver`` where there is none.
+        node: That node; None for a bare edge, which is one synapse of weight 1 a neuron.
+        source: The node that drives it: a spiking layer, the input, or another convolution.
+        spiking: Whether the source sends spikes.
+        row: The layer that the operations are booked on: the receiving neurons, or the convolution itself where its
+            output goes into another convolution.
+        copies: Populations of the receiver. With binary spikes each carries its own copy of the synapses.
+        first: Whether this is the connection that the node's parameters are booked on.
+    """
+
+    name: str
+    node: IntegerConv | IntegerDense | None
+    source: str
+    spiking: bool
+    row: str
+    copies: int
+    first: bool
+
+
+def connections(net: IntegerNetwork) -> tuple[Connection, ...]:
+    """All connections of a network, in the order of its nodes.
+
+    Raises:
+        UserError: A convolution works on a flattened layer; its in-bounds synapses are not defined here.
+    """
+    found: list[Connection] = []
+    for name, node in net.nodes.items():
+        if isinstance(node, IntegerConv | IntegerDense):
+            if isinstance(node, IntegerConv) and any(
+                isinstance(net.nodes[source], IntegerFlatten) for source in net.sources(name)
+            ):
+                raise UserError("a convolution after a flatten is not counted", node=name)
+            first = True
+            for row, copies in _receivers(net, name):
+                for source in _roots(net, name):
+                    found.append(_connection(net, name, node, source, row, copies, first))
+                    first = False
+        elif isinstance(node, IntegerLif | IntegerReadout):
+            copies = len(node.levels) if isinstance(node, IntegerLif) else 1
+            for source in _roots(net, name):
+                if isinstance(net.nodes[source], IntegerLif | IntegerInput):
+                    found.append(_connection(net, f"{source}->{name}", None, source, name, copies, False))
+    return tuple(found)
+
+
+def rows(net: IntegerNetwork) -> tuple[str, ...]:
+    """The layers that operations are booked on, in the order of the nodes."""
+    booked = {connection.row for connection in connections(net)}
+    neurons = {name for name, node in net.nodes.items() if isinstance(node, IntegerLif | IntegerReadout)}
+    return tuple(name for name in net.nodes if name in booked | neurons)
+
+
+def _connection(
+    net: IntegerNetwork,
+    name: str,
+    node: IntegerConv | IntegerDense | None,
+    source: str,
+    row: str,
+    copies: int,
+    first: bool,
+) -> Connection:
+    spiking = isinstance(net.nodes[source], IntegerLif)
+    return Connection(name=name, node=node, source=source, spiking=spiking, row=row, copies=copies, first=first)
+
+
+def _roots(net: IntegerNetwork, name: str) -> Iterator[str]:
+    """What really drives a node: its sources, looked at through flattens."""
+    for source in net.sources(name):
+        if isinstance(net.nodes[source], IntegerFlatten):
+            yield from _roots(net, source)
+        else:
+            yield source
+
+
+def _receivers(net: IntegerNetwork, name: str) -> list[tuple[str, int]]:
+    """Rows and population counts of the neurons that a convolution's output arrives at."""
+    found: list[tuple[str, int]] = []
+    linear = False
+    for target in _targets(net, name):
+        node = net.nodes[target]
+        if isinstance(node, IntegerLif):
+            found.append((target, len(node.levels)))
+        elif isinstance(node, IntegerReadout):
+            found.append((target, 1))
+        else:
+            linear = True
+    # an output nobody receives still costs what it costs to compute
+    return [*found, (name, 1)] if linear or not found else found
+
+
+def _targets(net: IntegerNetwork, name: str) -> Iterator[str]:
+    for target in net.targets(name):
+        if isinstance(net.nodes[target], IntegerFlatten):
+            yield from _targets(net, target)
+        else:
+            yield target

@@ -1,0 +1,111 @@
+"""What a counter hands over: counts per layer over all images, and per image with their spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from math import ceil, sqrt
+from typing import Any
+
+from neurodeploy.energy.tally import COUNTED, HELD, LayerCounts, merged
+from neurodeploy.quantize.network import IntegerNetwork
+
+STUDENT_T = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom; 1.96 beyond."""
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Counts of one image: one :class:`LayerCounts` a layer."""
+
+    name: str
+    extent: tuple[int, int]
+    layers: tuple[LayerCounts, ...]
+
+    def total(self, key: str) -> int:
+        """Sum of a count over the layers."""
+        return sum(int(getattr(layer, key)) for layer in self.layers)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts with the keys of the JSON answers; ``extent`` is (H, W) on the network's grid."""
+        return {"name": self.name, "extent": list(self.extent), **{key: self.total(key) for key in COUNTED}}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts of a network over one image or several."""
+
+    net: IntegerNetwork
+    images: tuple[ImageCounts, ...]
+
+    @property
+    def steps(self) -> int:
+        """Time steps T of an image."""
+        return self.net.host.steps
+
+    @property
+    def layers(self) -> tuple[LayerCounts, ...]:
+        """Per layer, summed over the images."""
+        return tuple(reduce(merged, same) for same in zip(*(image.layers for image in self.images), strict=True))
+
+    def total(self, key: str) -> int:
+        """Sum of a count over layers and images; of what the network holds, over the layers only."""
+        return sum(int(getattr(layer, key)) for layer in self.layers)
+
+    def mean(self, key: str) -> float:
+        """Mean of a count over the images."""
+        return self.total(key) / len(self.images)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts with the keys of the JSON answers.
+
+        ``layers`` and ``total`` are sums over the images; ``mean_per_image`` divides them; ``spread`` says how much
+        the images differ.
+        """
+        layers = self.layers
+        total = {key: self.total(key) for key in (*COUNTED, *HELD)}
+        spiking = sum(layer.neuron_updates for layer in layers if layer.kind == "spiking")
+        return {
+            "unit": "operations, summed over the images; neurons, parameters and state as the network holds them",
+            "images": len(self.images),
+            "steps": self.steps,
+            "layers": [layer.as_dict() for layer in layers],
+            "total": {
+                **total,
+                "rate": total["spikes"] / spiking if spiking else 0.0,
+                "state_bytes": total["state_bits"] // 8,
+            },
+            "mean_per_image": {key: self.mean(key) for key in COUNTED},
+            "per_image": [image.as_dict() for image in self.images],
+            "spread": {
+                key: spread([image.total(key) for image in self.images])
+                for key in ("sop", "mac", "spikes", "neuron_updates")
+            },
+        }
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, 95 % confidence interval of the mean (Student's t), 95th percentile (nearest rank) and worst of values.
+
+    The interval is None for fewer than two values.
+    """
+    count = len(values)
+    mean = sum(values) / count
+    low = high = None
+    if count > 1:
+        deviation = sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
+        factor = STUDENT_T[count - 2] if count - 1 <= len(STUDENT_T) else 1.96
+        half = factor * deviation / sqrt(count)
+        low, high = mean - half, mean + half
+    ranked = sorted(values)
+    return {
+        "mean": mean,
+        "ci95_low": low,
+        "ci95_high": high,
+        "p95": ranked[ceil(0.95 * count) - 1],
+        "worst": ranked[-1],
+    }
