@@ -21,6 +21,7 @@ from typing import Any
 import nir
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from neurodeploy.errors import UserError
 from neurodeploy.graph.spec import HostSide, StudentSpec
@@ -97,6 +98,17 @@ def portable_graph(spec: StudentSpec, tensors: Tensors, size: tuple[int, int], q
 def graph_hints(host: HostSide, levels: int) -> dict[str, Any]:
     """Metadata of a graph: what NIR has no field for. Hints only; no reader may have to rely on them."""
     return {"dt": host.dt, "steps": host.steps, "levels": levels, "host": host.model_dump_json()}
+
+
+def hinted_host(graph: nir.NIRGraph) -> HostSide | None:
+    """The host side that the metadata of a graph describes, or None where they do not, or not soundly."""
+    text = graph.metadata.get("host") if isinstance(graph.metadata, dict) else None
+    if not isinstance(text, str):
+        return None
+    try:
+        return HostSide.model_validate_json(text)
+    except ValidationError:
+        return None
 
 
 def _layout(spec: StudentSpec) -> list[tuple[str, int]]:
