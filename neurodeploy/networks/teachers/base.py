@@ -101,15 +101,7 @@ class Teacher(nn.Module):
         height, width = x.shape[-2:]
         padded = pad_to_multiple(x, self.multiple, "replicate")
         restored = self.network(padded, *self._noise_arguments(noise_level, x))
-        if not isinstance(restored, Tensor) or restored.shape != padded.shape:
-            have = str(tuple(restored.shape)) if isinstance(restored, Tensor) else type(restored).__name__
-            raise UserError(
-                "the teacher does not give an image of its input's size",
-                node=self.name,
-                have=have,
-                limit=str(tuple(padded.shape)),
-            )
-        return restored[..., :height, :width]
+        return self._same_size(restored, padded)[..., :height, :width]
 
     def features(
         self, x: Tensor, points: Sequence[str], noise_level: Tensor | None = None
@@ -174,6 +166,16 @@ class Teacher(nn.Module):
             )
         parameter = next(self.network.parameters(), None)
         return x if parameter is None else x.to(parameter.dtype)
+
+    def _same_size(self, restored: object, x: Tensor) -> Tensor:
+        if isinstance(restored, Tensor) and restored.shape == x.shape:
+            return restored
+        raise UserError(
+            "the teacher does not give an image of its input's size",
+            node=self.name,
+            have=str(tuple(restored.shape)) if isinstance(restored, Tensor) else type(restored).__name__,
+            limit=str(tuple(x.shape)),
+        )
 
     def _noise_arguments(self, noise_level: Tensor | None, x: Tensor) -> tuple[Tensor, ...]:
         if not self.needs_noise_level:

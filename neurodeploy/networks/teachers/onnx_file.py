@@ -23,66 +23,117 @@ _FALLBACK = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 
 
 class OnnxNetwork(nn.Module):
-    """Runs an ONNX graph; has no torch operations inside, so that :func:`count_macs` must not count it."""
-
-    uncounted = "run by onnxruntime"
-
-
-class OnnxTeacher(Teacher):
-    """A restorer in an ONNX graph: one image input (and perhaps the noise level), the first output the restored image.
-
-    Hint points are names of tensors in the graph. Everything runs on the CPU; results come back to the input's device.
+    """Runs an ONNX graph on the CPU; results come back to the input's device.
 
     Args:
         model: The graph with its weights (an ``onnx.ModelProto``).
         path: Where it came from.
-        channels: What its images have where the graph leaves it open.
 
     Raises:
         UserError: onnxruntime refuses the graph, or it does not take the inputs of a restorer.
     """
 
-    def __init__(self, model: Any, path: Path, channels: int = 3) -> None:
+    uncounted = "run by onnxruntime"  # no torch operation inside: count_macs says so
+
+    def __init__(self, model: Any, path: Path) -> None:
+        super().__init__()
         session = _new_session(model, (), path)
-        inputs = session.get_inputs()
-        image = _image_input(inputs, path)
-        batch, fixed_channels, height, width = image.shape
-        super().__init__(
-            OnnxNetwork(),
-            name=path.stem,
-            channels=fixed_channels if isinstance(fixed_channels, int) else channels,
-            hint_points=_hint_points(model),
-            weights_source=str(path),
-            needs_noise_level=len(inputs) == 2,
-        )
-        self._model = model
-        self._path = path
+        self.model = model
+        self.path = path
+        self.inputs = session.get_inputs()
+        self.batch, self.channels, self.height, self.width = _image_input(self.inputs, path).shape
         self._sessions: dict[tuple[str, ...], Any] = {(): session}
-        self._fixed = {"batch": batch, "height": height, "width": width}
+
+    def forward(self, x: Tensor, *noise: Tensor) -> Tensor:
+        """The graph's first output for images (B, C, H, W), and noise levels (B,) where it takes them."""
+        return self.run((), x, *noise)[0]
+
+    def run(self, points: tuple[str, ...], x: Tensor, *noise: Tensor) -> list[Tensor]:
+        """The first output, and the tensors of the graph that are named.
+
+        Raises:
+            UserError: The graph takes only one size, and the images have another, or onnxruntime fails on them.
+        """
+        self._check_size(x)
+        if points not in self._sessions:
+            self._sessions[points] = _new_session(self.model, points, self.path)
+        session = self._sessions[points]
+        step = self.batch if isinstance(self.batch, int) else x.shape[0]
+        chunks = [
+            self._run_chunk(session, points, [array[start : start + step] for array in (x, *noise)])
+            for start in range(0, x.shape[0], step)
+        ]
+        return [torch.from_numpy(np.concatenate(parts)).to(x.device) for parts in zip(*chunks, strict=True)]
+
+    def _run_chunk(self, session: Any, points: tuple[str, ...], arrays: list[Tensor]) -> list[NDArray[np.float32]]:
+        feeds = {
+            info.name: _shaped(array.detach().cpu().numpy().astype(_FLOATS[info.type]), len(info.shape))
+            for info, array in zip(self.inputs, arrays, strict=True)
+        }
+        try:
+            outputs = session.run([session.get_outputs()[0].name, *points], feeds)
+        except Exception as error:  # onnxruntime's errors have no common base
+            size = "x".join(str(n) for n in arrays[0].shape)
+            raise UserError(
+                f"onnxruntime cannot run it on an input of {size}: {_short(error)}", node=str(self.path)
+            ) from error
+        return [np.asarray(output, dtype=np.float32) for output in outputs]
+
+    def _check_size(self, x: Tensor) -> None:
+        for fixed, have in ((self.height, x.shape[-2]), (self.width, x.shape[-1])):
+            if isinstance(fixed, int) and fixed != have:
+                raise UserError(
+                    "the graph takes images of one size only",
+                    node=str(self.path),
+                    have=f"{x.shape[-2]} x {x.shape[-1]}",
+                    limit=f"{self.height} x {self.width} (height x width)",
+                    instead="export it with dynamic height and width, or crop the images",
+                )
+        if isinstance(self.batch, int) and x.shape[0] % self.batch:
+            raise UserError(
+                "the graph takes batches of one size only",
+                node=str(self.path),
+                have=f"{x.shape[0]} images",
+                limit=f"multiples of {self.batch}",
+            )
+
+
+class OnnxTeacher(Teacher):
+    """A restorer in an ONNX graph: one image input (and perhaps the noise level), the first output the restored image.
+
+    Hint points are names of tensors in the graph.
+
+    Args:
+        network: The graph.
+        channels: What its images have where the graph leaves it open.
+    """
+
+    def __init__(self, network: OnnxNetwork, channels: int = 3) -> None:
+        super().__init__(
+            network,
+            name=network.path.stem,
+            channels=network.channels if isinstance(network.channels, int) else channels,
+            hint_points=_hint_points(network.model),
+            weights_source=str(network.path),
+            needs_noise_level=len(network.inputs) == 2,
+        )
+        self.graph = network
 
     @property
     def parameters_count(self) -> int:
         """Numbers in all floating-point weights of the graph that are not single numbers."""
-        helper = importlib.import_module("onnx").TensorProto
-        floats = {helper.FLOAT, helper.FLOAT16, helper.DOUBLE, helper.BFLOAT16}
-        return sum(math.prod(t.dims) for t in self._model.graph.initializer if t.data_type in floats and t.dims)
+        types = importlib.import_module("onnx").TensorProto
+        floats = {types.FLOAT, types.FLOAT16, types.DOUBLE, types.BFLOAT16}
+        weights = self.graph.model.graph.initializer
+        return sum(math.prod(tensor.dims) for tensor in weights if tensor.data_type in floats and tensor.dims)
 
     @torch.no_grad()
-    def restore(self, x: Tensor, noise_level: Tensor | None = None) -> Tensor:
-        """Restores images; see :meth:`Teacher.restore`.
-
-        Raises:
-            UserError: Besides what :meth:`Teacher.restore` says: the graph takes only one size, and the images have
-                another, or onnxruntime fails on them.
-        """
-        return self._run(x, (), noise_level)[0]
-
     def features(
         self, x: Tensor, points: Sequence[str], noise_level: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Restores images and keeps some tensors of the graph; see :meth:`Teacher.features`."""
         wanted = tuple(dict.fromkeys(points))
-        known = {name for node in self._model.graph.node for name in node.output}
+        known = {name for node in self.graph.model.graph.node for name in node.output}
         for point in wanted:
             if point not in known:
                 raise UserError(
@@ -90,63 +141,9 @@ class OnnxTeacher(Teacher):
                     node=point,
                     instead=nearest(point, self.hint_points),
                 )
-        restored, *kept = self._run(x, wanted, noise_level)
-        return restored, dict(zip(wanted, kept, strict=True))
-
-    def _run(self, x: Tensor, points: tuple[str, ...], noise_level: Tensor | None) -> list[Tensor]:
         x = self._checked(x)
-        self._check_size(x)
-        noise = self._noise_arguments(noise_level, x)
-        if points not in self._sessions:
-            self._sessions[points] = _new_session(self._model, points, self._path)
-        session = self._sessions[points]
-        step = self._fixed["batch"] if isinstance(self._fixed["batch"], int) else max(x.shape[0], 1)
-        chunks = [
-            self._run_chunk(session, points, [a[start : start + step] for a in (x, *noise)])
-            for start in range(0, x.shape[0], step)
-        ]
-        outputs = [torch.from_numpy(np.concatenate(parts)).to(x.device) for parts in zip(*chunks, strict=True)]
-        if outputs[0].shape != x.shape:
-            raise UserError(
-                "the first output is not an image of the input's size",
-                node=str(self._path),
-                have=str(tuple(outputs[0].shape)),
-                limit=str(tuple(x.shape)),
-            )
-        return outputs
-
-    def _run_chunk(self, session: Any, points: tuple[str, ...], arrays: list[Tensor]) -> list[NDArray[np.float32]]:
-        feeds = {
-            info.name: _shaped(array.cpu().numpy().astype(_FLOATS[info.type]), len(info.shape))
-            for info, array in zip(session.get_inputs(), arrays, strict=True)
-        }
-        try:
-            outputs = session.run([session.get_outputs()[0].name, *points], feeds)
-        except Exception as error:  # onnxruntime's errors have no common base
-            size = "x".join(str(n) for n in arrays[0].shape)
-            raise UserError(
-                f"onnxruntime cannot run it on an input of {size}: {_short(error)}", node=str(self._path)
-            ) from error
-        return [np.asarray(output, dtype=np.float32) for output in outputs]
-
-    def _check_size(self, x: Tensor) -> None:
-        batch, height, width = self._fixed["batch"], self._fixed["height"], self._fixed["width"]
-        for fixed, have in ((height, x.shape[-2]), (width, x.shape[-1])):
-            if isinstance(fixed, int) and fixed != have:
-                raise UserError(
-                    "the graph takes images of one size only",
-                    node=str(self._path),
-                    have=f"{x.shape[-2]} x {x.shape[-1]}",
-                    limit=f"{height} x {width} (height x width)",
-                    instead="export it with dynamic height and width, or crop the images",
-                )
-        if isinstance(batch, int) and x.shape[0] % batch:
-            raise UserError(
-                "the graph takes batches of one size only",
-                node=str(self._path),
-                have=f"{x.shape[0]} images",
-                limit=f"multiples of {batch}",
-            )
+        restored, *kept = self.graph.run(wanted, x, *self._noise_arguments(noise_level, x))
+        return self._same_size(restored, x), dict(zip(wanted, kept, strict=True))
 
 
 def _new_session(model: Any, points: tuple[str, ...], path: Path) -> Any:
@@ -196,7 +193,7 @@ def load_onnx(path: str | Path, *, channels: int | None = None) -> OnnxTeacher:
         raise UserError(f"is damaged or no ONNX file: {_short(error)}", node=str(path)) from error
     if not model.graph.node:
         raise UserError("is empty or no ONNX file", node=str(path))
-    return OnnxTeacher(model, path, channels or 3)
+    return OnnxTeacher(OnnxNetwork(model, path), channels or 3)
 
 
 def _image_input(inputs: Sequence[Any], path: Path) -> Any:
