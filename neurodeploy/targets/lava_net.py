@@ -1,0 +1,384 @@
+"""Reading netx files, our own and those of others, into integer networks.
+
+Lava's own loader skips a layer type it does not know, ignores delays of convolutions and checks no link or size; this
+reader refuses each of them by name, all at once. What it returns is the zero-delay network: the delay of a step a hop
+and the staggered resets of a run on Lava are the runner's affair.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from neurodeploy.errors import Finding, FindingsError, UserError
+from neurodeploy.graph.spec import HostSide
+from neurodeploy.quantize.levels import fold_levels
+from neurodeploy.quantize.network import (
+    IntArray,
+    IntegerConv,
+    IntegerDense,
+    IntegerFlatten,
+    IntegerInput,
+    IntegerLif,
+    IntegerNetwork,
+    IntegerNode,
+    IntegerReadout,
+)
+from neurodeploy.targets.lava_chain import HINTS, READOUT_VTH
+
+LARGEST_DATASET = 1 << 28
+"""Elements of one dataset; the largest layer of a chip has a thousand times fewer weights."""
+MOST_LAYERS = 1000
+NEURONS = ("CUBA", "LOIHI")
+LAYERS = ("input", "conv", "dense", "flatten")
+
+
+class _Hints(BaseModel):
+    """What our own files say beside what netx reads."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    arithmetic: str
+    host: HostSide
+    names: list[str]
+    units: dict[str, float]
+
+
+@dataclass(frozen=True)
+class NetFile:
+    """What a netx file holds.
+
+    Attributes:
+        network: The chain. Its host side is that of the file's hints, or a plain one where the file has none: one
+            step, no residual, codes that are the pixels.
+        input_shape: (C, h, w) that the arrays of the file were written for.
+        hinted: Whether the file carries the hints that the program writes.
+    """
+
+    network: IntegerNetwork
+    input_shape: tuple[int, int, int]
+    hinted: bool
+
+
+def read_net(path: str | Path) -> IntegerNetwork:
+    """The integer network of a netx file; in its compact form where the program wrote it. See :func:`read_net_file`."""
+    found = read_net_file(path)
+    return fold_levels(found.network) if found.hinted else found.network
+
+
+def read_net_file(path: str | Path) -> NetFile:
+    """Reads a netx file of convolutions, dense layers, flattens and current-based LIF neurons.
+
+    A file whose last block cannot spike (vDecay 0, vThMant 131071) ends in a readout of its membrane; any other file
+    gets a readout that counts the spikes of its last layer. A spiking input layer is driven by its bias in Lava; here
+    the codes are its current, which is the same with iDecay 4096.
+
+    Raises:
+        UserError: Not an HDF5 file, or (as FindingsError) holds what the chain form or the arithmetic does not have.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError("no such file", node=str(path))
+    try:
+        with h5py.File(path, "r") as file:
+            return _Reader(path, file).read()
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise UserError(f"cannot be read as a netx file: {error}", node=str(path)) from error
+
+
+class _Reader:
+    """One file, and the findings gathered on the way."""
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path = path
+        self.file = file
+        self.findings: list[Finding] = []
+
+    def read(self) -> NetFile:
+        """The whole file."""
+        self._refuse_strange_objects("", self.file, 0)
+        layers = self.file.get("layer")
+        if not isinstance(layers, h5py.Group) or not len(layers):
+            self.findings.append(Finding("layer", "is missing: not a netx file"))
+        self._raise()
+        order = sorted(layers, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+        if order != [str(number) for number in range(len(order))] or len(order) > MOST_LAYERS:
+            have = f"{', '.join(order[:5])} ... {len(order)} in all"
+            self.findings.append(Finding("layer", "layers must be numbered without gaps from 0", have))
+            self._raise()
+        chain = _Chain()
+        for name in order:
+            self._layer(f"layer/{name}", layers[name], chain)
+        self._raise()
+        return self._finish(chain)
+
+    def _raise(self) -> None:
+        if self.findings:
+            raise FindingsError(f"{self.path}: not a usable netx file", self.findings, exit_code=2)
+
+    def _refuse_strange_objects(self, where: str, group: h5py.Group, depth: int) -> None:
+        for key in group:
+            name = f"{where}/{key}".lstrip("/")
+            link = group.get(key, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                self.findings.append(Finding(name, "is a link", have=type(link).__name__, limit="hard objects only"))
+                continue
+            item = group[key]
+            if isinstance(item, h5py.Group):
+                if depth > 4:
+                    self.findings.append(Finding(name, "groups are nested too deeply, or in a circle"))
+                else:
+                    self._refuse_strange_objects(name, item, depth + 1)
+            elif item.is_virtual or item.external is not None:
+                self.findings.append(Finding(name, "keeps its data elsewhere"))
+            elif math.prod(item.shape or ()) > LARGEST_DATASET:
+                self.findings.append(Finding(name, "is too large", str(item.shape), f"{LARGEST_DATASET} elements"))
+
+    def _layer(self, where: str, group: h5py.Group, chain: _Chain) -> None:
+        kind = self._text(where, group, "type")
+        if kind == "flatten":
+            chain.flattened = True
+        elif kind == "input":
+            self._input(where, group, chain)
+        elif kind in ("conv", "dense"):
+            self._block(where, group, chain, "conv" if kind == "conv" else "dense")
+        elif kind is not None:
+            have, limit = repr(kind), ", ".join(LAYERS)
+            self.findings.append(Finding(f"{where}/type", "unknown layer (netx would skip it silently)", have, limit))
+
+    def _text(self, where: str, group: h5py.Group, key: str) -> str | None:
+        item = group.get(key)
+        if not isinstance(item, h5py.Dataset) or item.size != 1:
+            self.findings.append(Finding(f"{where}/{key}", "is missing or not one string"))
+            return None
+        value = np.asarray(item[()]).reshape(-1)[0]
+        return value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+
+    def _integers(self, where: str, group: h5py.Group, key: str) -> IntArray | None:
+        """A dataset of integers; floats must hold exact ones, because netx truncates them."""
+        item = group.get(key)
+        if not isinstance(item, h5py.Dataset):
+            self.findings.append(Finding(f"{where}/{key}", "is missing"))
+            return None
+        values = np.asarray(item[()])
+        if values.dtype.kind not in "iufb" or not np.isfinite(values).all():
+            self.findings.append(Finding(f"{where}/{key}", "holds no finite numbers", have=str(values.dtype)))
+            return None
+        whole = values.astype(np.int64)
+        if not np.array_equal(whole, values):
+            self.findings.append(Finding(f"{where}/{key}", "holds values that are no integers"))
+            return None
+        return whole
+
+    def _pair(self, where: str, group: h5py.Group, key: str) -> tuple[int, int]:
+        values = self._integers(where, group, key)
+        if values is None:
+            return (1, 1)
+        if values.size not in (1, 2):
+            self.findings.append(Finding(f"{where}/{key}", "wants one or two values", str(values.tolist())))
+            return (1, 1)
+        flat = values.reshape(-1).tolist()
+        return (int(flat[0]), int(flat[-1]))
+
+    def _input(self, where: str, group: h5py.Group, chain: _Chain) -> None:
+        shape = self._integers(where, group, "shape")
+        if chain.blocks or chain.input_shape:
+            self.findings.append(Finding(where, "stands behind another layer", limit="the first"))
+        elif shape is not None:
+            chain.input_shape = _three(tuple(shape.reshape(-1).tolist()))
+        if "neuron" in group and chain.input_shape:
+            neuron = self._neuron(where, group, np.zeros(chain.input_shape[0], np.int64))
+            if neuron is not None and np.any(np.asarray(neuron.i_decay) != 4096):
+                have = str(neuron.i_decay)
+                self.findings.append(Finding(f"{where}/neuron/iDecay", "a spiking input needs 4096", have))
+            chain.blocks.append(_Read(None, neuron))
+
+    def _block(self, where: str, group: h5py.Group, chain: _Chain, kind: Literal["conv", "dense"]) -> None:
+        weight = self._integers(where, group, "weight")
+        shape = self._integers(where, group, "shape")
+        delay = group.get("delay")
+        if isinstance(delay, h5py.Dataset) and np.any(delay[()]):
+            self.findings.append(Finding(f"{where}/delay", "delays are not part of the chain form"))
+        if weight is None or shape is None:
+            return
+        outputs = _three(tuple(shape.reshape(-1).tolist()))
+        node = self._conv(where, group, weight) if kind == "conv" else self._dense(where, weight, math.prod(outputs))
+        if node is None:
+            return
+        channels = outputs[0] if kind == "conv" else math.prod(outputs)
+        neuron = self._neuron(where, group, self._bias(where, group, channels, outputs))
+        chain.blocks.append(_Read(node, neuron, chain.flattened))
+        chain.flattened = False
+
+    def _conv(self, where: str, group: h5py.Group, weight: IntArray) -> IntegerConv | None:
+        if weight.ndim == 5 and weight.shape[4] == 1:
+            weight = weight[..., 0]
+        if weight.ndim != 4 or 0 in weight.shape:
+            self.findings.append(Finding(f"{where}/weight", "wants (out, in, rows, columns)", str(weight.shape)))
+            return None
+        groups = self._integers(where, group, "groups")
+        stride, padding, dilation = (self._pair(where, group, key) for key in ("stride", "padding", "dilation"))
+        count = int(groups.reshape(-1)[0]) if groups is not None and groups.size == 1 else 0
+        if not 1 <= count <= 127 or len(weight) % max(count, 1):
+            self.findings.append(Finding(f"{where}/groups", "is out of range", str(count), "1..127"))
+            return None
+        if min(stride) < 1 or min(dilation) < 1 or min(padding) < 0:
+            self.findings.append(Finding(where, "stride, dilation or padding is out of range"))
+            return None
+        return IntegerConv("", weight, stride, padding, dilation, count)
+
+    def _dense(self, where: str, weight: IntArray, outputs: int) -> IntegerDense | None:
+        if weight.ndim == 1 and outputs and weight.size % outputs == 0:
+            weight = weight.reshape(outputs, -1)
+        if weight.ndim != 2 or len(weight) != outputs:
+            self.findings.append(Finding(f"{where}/weight", "wants (out, in)", str(weight.shape), f"out = {outputs}"))
+            return None
+        return IntegerDense("", weight)
+
+    def _bias(self, where: str, group: h5py.Group, channels: int, shape: tuple[int, int, int]) -> IntArray:
+        zero = np.zeros(channels, np.int64)
+        if "bias" not in group:
+            return zero
+        bias = self._integers(where, group, "bias")
+        if bias is None:
+            return zero
+        if bias.shape == (channels,):
+            return bias
+        if bias.size == 1:
+            return np.full(channels, int(bias.reshape(-1)[0]))
+        if bias.shape == shape[::-1] and np.array_equal(bias, np.broadcast_to(bias[0, 0], bias.shape)):
+            return np.ascontiguousarray(bias[0, 0])
+        self.findings.append(Finding(f"{where}/bias", "is not one value a channel", str(bias.shape), f"({channels},)"))
+        return zero
+
+    def _neuron(self, where: str, group: h5py.Group, bias: IntArray) -> IntegerLif | None:
+        neuron = group.get("neuron")
+        where = f"{where}/neuron"
+        if not isinstance(neuron, h5py.Group):
+            self.findings.append(Finding(where, "is missing"))
+            return None
+        kind = self._text(where, neuron, "type")
+        if kind is None:
+            return None
+        if kind not in NEURONS:
+            self.findings.append(Finding(f"{where}/type", "unknown neuron", repr(kind), " or ".join(NEURONS)))
+            return None
+        decays = [self._decay(where, neuron, key, len(bias)) for key in ("iDecay", "vDecay")]
+        vth = self._integers(where, neuron, "vThMant")
+        if vth is None or np.unique(vth).size != 1:
+            self.findings.append(Finding(f"{where}/vThMant", "wants one threshold a layer"))
+            return None
+        return IntegerLif("", int(vth.reshape(-1)[0]), bias, v_decay=decays[1], i_decay=decays[0])
+
+    def _decay(self, where: str, group: h5py.Group, key: str, channels: int) -> int | IntArray:
+        values = self._integers(where, group, key)
+        if values is None:
+            return 4096
+        if values.size not in (1, channels) or values.min() < 0 or values.max() > 4096:
+            self.findings.append(Finding(f"{where}/{key}", "is out of range", str(values.tolist())[:80], "0..4096"))
+            return 4096
+        flat = values.reshape(-1)
+        return int(flat[0]) if np.unique(flat).size == 1 else flat
+
+    def _finish(self, chain: _Chain) -> NetFile:
+        if not chain.input_shape or not chain.blocks:
+            self.findings.append(Finding("layer/0", "no input shape, or no layer behind the input"))
+            self._raise()
+        hints = self._hints()
+        nodes = list(chain.nodes())
+        if hints is not None and len(hints.names) == len(nodes) == len(set(hints.names)):
+            nodes = [replace(node, name=name) for node, name in zip(nodes, hints.names, strict=True)]
+        names = [node.name for node in nodes]
+        shape = chain.input_shape or (1, 1, 1)
+        network = IntegerNetwork(
+            nodes=dict(zip(names, nodes, strict=True)),
+            edges=tuple(itertools.pairwise(names)),
+            host=hints.host if hints else plain_host(shape[0]),
+            units={name: value for name, value in hints.units.items() if name in names} if hints else {},
+            arithmetic=hints.arithmetic if hints else "loihi2",
+        )
+        return NetFile(network, shape, hinted=hints is not None)
+
+    def _hints(self) -> _Hints | None:
+        item = self.file.get(HINTS)
+        if not isinstance(item, h5py.Dataset):
+            return None
+        try:
+            return _Hints.model_validate(json.loads(bytes(item[()])))
+        except (ValidationError, ValueError, TypeError) as error:
+            first = str(error).splitlines()[0]
+            raise UserError(f"its hints are refused: {first}", node=f"{self.path}: {HINTS}") from error
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One block; no weights for a spiking input layer."""
+
+    weights: IntegerConv | IntegerDense | None
+    neuron: IntegerLif | None
+    flattened: bool = False
+
+
+class _Chain:
+    """The blocks read so far."""
+
+    def __init__(self) -> None:
+        self.input_shape: tuple[int, int, int] | None = None
+        self.blocks: list[_Read] = []
+        self.flattened = False
+
+    def nodes(self) -> Iterator[IntegerNode]:
+        """All nodes in order, named as the program names a student's."""
+        yield IntegerInput("input", (self.input_shape or (1, 1, 1))[0])
+        last = len(self.blocks) - 1
+        number = 0
+        for place, block in enumerate(self.blocks):
+            if block.flattened:
+                yield IntegerFlatten(f"flatten{number}")
+            kind = "dense" if isinstance(block.weights, IntegerDense) else "conv"
+            if block.weights is not None:
+                yield replace(block.weights, name=f"{kind}{number}")
+            neuron = block.neuron
+            if neuron is not None and place == last and _is_readout(neuron):
+                yield IntegerReadout("output", neuron.bias)
+                return
+            if neuron is not None:
+                yield replace(neuron, name="lif_input" if block.weights is None else f"lif{number}")
+            number += block.weights is not None
+        final = self.blocks[-1].neuron
+        yield IntegerReadout("output", np.zeros(0 if final is None else len(final.bias), np.int64))
+
+
+def _is_readout(neuron: IntegerLif) -> bool:
+    keeps = not np.any(neuron.v_decay) and bool(np.all(np.asarray(neuron.i_decay) == 4096))
+    return keeps and neuron.vth == READOUT_VTH
+
+
+def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(C, h, w) from what a file says: one to three numbers."""
+    filled = (*shape, 1, 1)[:3]
+    return (int(filled[0]), int(filled[1]), int(filled[2]))
+
+
+def plain_host(channels: int) -> HostSide:
+    """The host side of a file that says nothing: one step, the codes are the image, no residual.
+
+    Raises:
+        UserError: The input has neither 1 nor 3 channels, so that it is no image.
+    """
+    if channels not in (1, 3):
+        raise UserError(
+            "the file says nothing of its host side, and its input is no image of 1 or 3 channels",
+            have=f"{channels} channels",
+            instead="export it with this program, which writes the host side beside it",
+        )
+    return HostSide(channels=1 if channels == 1 else 3, unshuffle=1, input_scale=1.0, residual=False)

@@ -1,0 +1,91 @@
+"""Target ``nir``: the portable NIR graph, on the grid of the integers.
+
+Weights are exact multiples of a power of two and every threshold lies half a unit above the integer one, so that the
+integers can be recovered by value and no membrane can meet a threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from neurodeploy.errors import Finding
+from neurodeploy.graph.law import check_graph
+from neurodeploy.graph.nir_file import read_nir, write_nir
+from neurodeploy.graph.portable import Network
+from neurodeploy.quantize.grid import grid_network
+from neurodeploy.quantize.lower import quantize
+from neurodeploy.quantize.network import (
+    IntegerConv,
+    IntegerDense,
+    IntegerFlatten,
+    IntegerLif,
+    IntegerNetwork,
+    IntegerNode,
+)
+from neurodeploy.targets.base import Job, Written, gathered
+from neurodeploy.targets.manifest import Manifest
+from neurodeploy.targets.registers import neuron_findings, range_findings
+
+name = "nir"
+summary = "network.nir, the interchange graph that norse, snnTorch and SpikingJelly read, with a script that runs it"
+option_values: Mapping[str, tuple[str, ...]] = {"compat": ("1.0.4",)}
+profile: str | None = None
+template = "nir/run.py.j2"
+
+NETWORK = "network.nir"
+
+
+def supports(node: IntegerNode) -> Finding | None:
+    """Why the portable vocabulary cannot hold this node; None if it can."""
+    return next(iter(node_findings(node)), None)
+
+
+def node_findings(node: IntegerNode) -> list[Finding]:
+    """Everything about this node that the portable vocabulary, or the grid of the file, cannot hold."""
+    if isinstance(node, IntegerDense | IntegerFlatten):
+        kind = "dense layers are" if isinstance(node, IntegerDense) else "a flatten is"
+        return [Finding(node.name, f"{kind} not in the portable vocabulary", instead="a convolution, or target lava")]
+    if isinstance(node, IntegerConv):
+        return [*range_findings(node), *_conv_findings(node)]
+    if isinstance(node, IntegerLif):
+        return [*neuron_findings(node), *_neuron_findings(node)]
+    return []
+
+
+def _conv_findings(node: IntegerConv) -> Iterator[Finding]:
+    rows, columns = node.weight.shape[2:]
+    if rows != columns:
+        yield Finding(node.name, "readers get the shape of a kernel that is not square wrong", f"{rows}x{columns}")
+    if node.groups != 1:
+        yield Finding(node.name, "readers refuse convolutions with groups", str(node.groups), "1", "target lava")
+
+
+def _neuron_findings(node: IntegerLif) -> Iterator[Finding]:
+    if np.any(np.asarray(node.i_decay) != 4096):
+        have = str(np.min(node.i_decay))
+        yield Finding(node.name, "a portable LIF has no synaptic current that fades", have, "4096", "target lava")
+    if np.unique(node.v_decay).size > 1:
+        yield Finding(node.name, "readers want one tau a layer", have="one decay a channel", limit="one a layer")
+    elif np.any(np.asarray(node.v_decay) == 0):
+        yield Finding(node.name, "a portable LIF leaks", "v_decay 0", "1..4096", "target lava")
+
+
+def check(job: Job) -> list[Finding]:
+    """Everything that keeps a network out of the portable form: the nodes, then the law of the whole graph."""
+    findings = [finding for node in job.network.nodes.values() for finding in node_findings(node)]
+    return findings or gathered(lambda: check_graph(grid_network(job.network, job.size).graph, "portable"), NETWORK)
+
+
+def write(job: Job, folder: Path) -> Written:
+    """Writes ``network.nir``."""
+    graph = grid_network(job.network, job.size).graph
+    write_nir(folder / NETWORK, graph, compat="1.0.4" if job.options.get("compat") == "1.0.4" else None, force=False)
+    return Written(files=(NETWORK,))
+
+
+def read(folder: Path, manifest: Manifest) -> Mapping[str, IntegerNetwork]:
+    """The integer network that ``network.nir`` holds, recovered by value."""
+    return {NETWORK: quantize(Network(graph=read_nir(folder / NETWORK), host=manifest.host))}

@@ -1,0 +1,68 @@
+"""What the registers of Loihi 2 hold, whatever file carries a network there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neurodeploy.errors import Finding
+from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerLif, IntegerReadout
+
+WEIGHT_MIN, WEIGHT_MAX = -256, 254
+"""Mixed-sign weights of 8 bits: even numbers."""
+
+VTH_MAX = (1 << 17) - 1
+"""Largest threshold mantissa: 17 bits."""
+
+BIAS_MAX = VTH_MAX
+"""A larger bias mantissa saturates the membrane of 24 bits at once."""
+
+
+def range_findings(node: IntegerConv | IntegerDense) -> list[Finding]:
+    """Weights that are no even numbers of the chip's 8 bits."""
+    name, weight = node.name, node.weight
+    low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
+    odd = int((weight % 2 != 0).sum())
+    findings = []
+    if low < WEIGHT_MIN or high > WEIGHT_MAX:
+        findings.append(
+            Finding(
+                name,
+                "weights are out of range",
+                f"{low}..{high}",
+                f"{WEIGHT_MIN}..{WEIGHT_MAX}",
+                "quantise for this chip",
+            )
+        )
+    if odd:
+        findings.append(
+            Finding(name, "weights are not multiples of 2", f"{odd} odd weights", instead="quantise for this chip")
+        )
+    return findings
+
+
+def neuron_findings(node: IntegerLif | IntegerReadout) -> list[Finding]:
+    """Thresholds, decays and biases outside of what the format and the chip's registers hold."""
+    findings = []
+    widest = int(np.abs(np.add.outer(np.asarray(_levels(node)), node.bias)).max(initial=0))
+    if widest > BIAS_MAX:
+        findings.append(
+            Finding(
+                node.name, "a bias alone saturates the membrane", f"{widest}", f"{BIAS_MAX}", "a larger weight step"
+            )
+        )
+    if isinstance(node, IntegerLif):
+        if not 0 <= node.vth <= VTH_MAX:
+            limit = f"0..{VTH_MAX}"
+            findings.append(
+                Finding(
+                    node.name, "the threshold mantissa is out of range", str(node.vth), limit, "a larger weight step"
+                )
+            )
+        for key, value in (("v_decay", node.v_decay), ("i_decay", node.i_decay)):
+            if np.min(value) < 0 or np.max(value) > 4096:
+                findings.append(Finding(node.name, f"{key} is out of range", str(np.max(value)), "0..4096"))
+    return findings
+
+
+def _levels(node: IntegerLif | IntegerReadout) -> tuple[int, ...]:
+    return node.levels if isinstance(node, IntegerLif) else (0,)
