@@ -193,18 +193,23 @@ def teacher_spec(text: str) -> str:
     return text
 
 
-def resolve(text: str, *, steps: int | None = None) -> Model:
+def resolve(text: str, *, steps: int | None = None, untrained: bool = False) -> Model:
     """The model that a MODEL argument names.
 
     Args:
         text: One of :data:`FORMS`. A name of the zoo wins over a file or folder of the same name (``./name`` is the
             latter).
         steps: Time steps T for a graph that does not say.
+        untrained: Take a recipe, too, or a zoo entry without weights: its student with weights that nobody trained.
 
     Raises:
         UserError: Nothing of this name is there, or it is not what its name says.
     """
     entry = find_entry(text)
+    if untrained and (Path(text).suffix in (".toml", ".json") or (entry is not None and entry.file("weights") is None)):
+        from neurodeploy.untrained import untrained_model
+
+        return untrained_model(recipe_path(text))
     if entry is not None:
         return _from_entry(entry)
     path = Path(text)

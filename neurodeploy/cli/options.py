@@ -43,6 +43,12 @@ target_options = click.option(
 size_option = click.option(
     "--size", callback=_size, metavar="HxW", help="Image that one run on the chip takes (default 64x64)."
 )
+profile_option = click.option(
+    "--profile", metavar="PROFILE", help="The chip: a shipped name or a .toml (default: the target's own)."
+)
+image_option = click.option(
+    "--image", type=click.Path(), metavar="FILE", help="Clean picture whose degraded centre makes the proof."
+)
 tile_option = click.option(
     "--tile", type=click.IntRange(min=8), default=None, metavar="N", help="Run large pictures in tiles of N pixels."
 )

@@ -4,50 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from neurodeploy.hardware.profile import Profile, load_profile, profile_names
-from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerFlatten, IntegerLif, IntegerNode
 from neurodeploy.targets import get_target, target_names
+from neurodeploy.targets.ops import support_table
 
 SCHEMA_VERSION = 1
 
 
-def _conv(side: int = 3, **more: Any) -> IntegerConv:
-    return IntegerConv("conv", np.full((4, 4 // more.get("groups", 1), side, side), 2, np.int64), **more)
-
-
-def _lif(**more: Any) -> IntegerLif:
-    return IntegerLif("lif", vth=64, bias=np.zeros(4, np.int64), **more)
-
-
-OPERATIONS: dict[str, IntegerNode] = {
-    "conv": _conv(padding=(1, 1)),
-    "conv, stride 2": _conv(stride=(2, 2), padding=(1, 1)),
-    "conv, dilation 2": _conv(dilation=(2, 2), padding=(2, 2)),
-    "conv, groups 2": _conv(groups=2, padding=(1, 1)),
-    "dense": IntegerDense("dense", np.full((4, 4), 2, np.int64)),
-    "flatten": IntegerFlatten("flatten"),
-    "LIF": _lif(),
-    "LIF, 4 levels": _lif(levels=(0, -64, -128, -192)),
-    "LIF with leak": _lif(v_decay=1024),
-    "LIF with synaptic current": _lif(i_decay=1024, v_decay=1024),
-}
-"""One example of every operation that the table of targets has a column for."""
-
-
 def list_targets() -> dict[str, Any]:
-    """Every target with its options and, operation by operation, whether it can hold it (``true``) or why not."""
+    """Every target with its options and, operation by operation, ``true`` where it can hold it, or why not."""
+    support = support_table()
     rows = []
     for name in target_names():
         target = get_target(name)
-        held = {operation: target.supports(node) for operation, node in OPERATIONS.items()}
         rows.append(
             {
                 "name": name,
                 "summary": target.summary,
+                "profile": target.profile,
                 "options": {key: list(values) for key, values in target.option_values.items()},
-                "operations": {key: True if refusal is None else str(refusal) for key, refusal in held.items()},
+                "operations": {operation: held[name] or True for operation, held in support.items()},
             }
         )
     return {"schema_version": SCHEMA_VERSION, "targets": rows}

@@ -1,0 +1,91 @@
+"""The site. Tables of recipe keys, targets and profiles are written from the program's own data at every build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from neurodeploy import __version__
+
+project = "neurodeploy"
+author = "The neurodeploy authors"
+copyright = "2026, the neurodeploy authors"
+version = release = __version__
+extensions = ["myst_parser", "sphinx_click"]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build", "_generated"]
+html_theme = "pydata_sphinx_theme"
+html_title = f"neurodeploy {__version__}"
+html_show_sourcelink = False
+html_theme_options = {"show_toc_level": 2, "navbar_align": "left"}
+
+GENERATED = Path(__file__).parent / "_generated"
+
+
+def _markdown(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _fields(model: type[BaseModel]) -> str:
+    rows = []
+    for name, field in model.model_fields.items():
+        default = "(required)" if field.default is PydanticUndefined and field.default_factory is None else repr(field.default)
+        default = "(its own defaults)" if field.default_factory is not None or isinstance(field.default, BaseModel) else default
+        kind = getattr(field.annotation, "__name__", None) if not hasattr(field.annotation, "__args__") else None
+        shown = (kind or str(field.annotation)).replace("typing.", "").replace("neurodeploy.", "").replace("NoneType", "None")
+        rows.append([f"`{name}`", f"`{default}`", f"`{shown}`", field.description or ""])
+    return _markdown(["key", "default", "type", "meaning"], rows)
+
+
+def _recipe_tables() -> str:
+    from neurodeploy.distill import recipe
+    from neurodeploy.graph.spec import StudentSpec
+
+    parts = {
+        "The recipe": recipe.Recipe,
+        "`[data]`": recipe.DataRecipe,
+        "`[teacher]`": recipe.TeacherRecipe,
+        "`[[teacher.hints]]`": recipe.Hint,
+        "`[student]`": StudentSpec,
+        '`[student]` with `family = "ffdnet"` or `"dncnn"`': recipe.AnnSpec,
+        "`[train]`": recipe.TrainRecipe,
+    }
+    return "\n".join(f"## {title}\n\n{_fields(model)}" for title, model in parts.items())
+
+
+def _targets_table() -> str:
+    from neurodeploy.report.tables import list_targets
+
+    targets = list_targets()["targets"]
+    heads = ["operation", *(f"`{target['name']}`" for target in targets)]
+    rows = [
+        [name, *("yes" if target["operations"][name] is True else target["operations"][name] for target in targets)]
+        for name in targets[0]["operations"]
+    ]
+    return _markdown(heads, rows)
+
+
+def _profiles_table() -> str:
+    from neurodeploy.report.tables import list_profiles
+
+    rows = [
+        [f"`{row['name']}`", row["chip"], ", ".join(row["prices"]) or "none", ", ".join(row["unpublished"]), row["caveat"]]
+        for row in list_profiles()["profiles"]
+    ]
+    return _markdown(["profile", "chip", "priced", "unpublished", "caveat"], rows)
+
+
+def _write_tables(*_: Any) -> None:
+    GENERATED.mkdir(exist_ok=True)
+    for name, text in (("recipe", _recipe_tables()), ("targets", _targets_table()), ("profiles", _profiles_table())):
+        (GENERATED / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def setup(app: Any) -> None:
+    """Writes the tables before the pages are read."""
+    app.connect("builder-inited", _write_tables)
