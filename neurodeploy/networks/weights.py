@@ -38,7 +38,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         UserError: The file is missing, empty, damaged, cut short, or holds something other than plain tensors.
         FindingsError: Some tensors are sparse, quantised, complex or not finite; all are listed.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     start = _check_file(path)
     # A safetensors file opens with the length of its header in 8 bytes and the header's brace.
     safe = path.suffix == ".safetensors" or start[8:] == b"{"

@@ -125,7 +125,8 @@ class OnnxTeacher(Teacher):
         types = importlib.import_module("onnx").TensorProto
         floats = {types.FLOAT, types.FLOAT16, types.DOUBLE, types.BFLOAT16}
         weights = self.graph.model.graph.initializer
-        return sum(math.prod(tensor.dims) for tensor in weights if tensor.data_type in floats and tensor.dims)
+        sizes = [math.prod(tensor.dims) for tensor in weights if tensor.data_type in floats]
+        return sum(size for size in sizes if size > 1)
 
     @torch.no_grad()
     def features(
@@ -175,7 +176,7 @@ def load_onnx(path: str | Path, *, channels: int | None = None) -> OnnxTeacher:
         UserError: onnx or onnxruntime is not installed; the file is missing or damaged; or its inputs and outputs are
             not those of an image restorer.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         onnx = importlib.import_module("onnx")
         importlib.import_module("onnxruntime")
