@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from neurodeploy.errors import UserError
 from neurodeploy.graph.spec import StudentSpec
-from neurodeploy.images.degradations import Degradation, GaussianNoise
+from neurodeploy.images.degradations import Degradation, Gaussian
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -123,7 +123,7 @@ class Recipe(BaseModel):
     task: Literal["denoise", "derain", "dehaze", "deblur", "restore"] = "denoise"
     seed: int = Field(0, ge=0, lt=2**31)
     data: DataRecipe = DataRecipe()
-    degradation: Degradation | None = Field(default_factory=lambda: GaussianNoise(sigma=25.0))
+    degradation: Degradation | None = Field(default_factory=lambda: Gaussian(sigma=25.0))
     teacher: TeacherRecipe | None = None
     student: StudentSpec | AnnSpec = Field(default_factory=lambda: StudentSpec(), discriminator="family")
     train: TrainRecipe = TrainRecipe()

@@ -15,12 +15,17 @@ from neurodeploy.distill.recipe import AnnSpec, Recipe
 from neurodeploy.distill.schedules import gamma_at, lr_at
 from neurodeploy.images.datasets import PatchBatch
 from neurodeploy.networks.student import SpikingStudent
-from neurodeploy.networks.teachers import Teacher, build_architecture
+from neurodeploy.networks.teachers import Teacher
+from neurodeploy.networks.teachers.dncnn import DnCNN
+from neurodeploy.networks.teachers.ffdnet import FFDNet
 
 
 
 GRID_LR_SHARE = 0.2
 """Peak learning rate of the stage on the integer grid, as a share of the float stage's."""
+
+
+ANN_FAMILIES: dict[str, type[FFDNet] | type[DnCNN]] = {"ffdnet": FFDNet, "dncnn": DnCNN}
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Trainer:
         self.student: SpikingStudent | None = None
         if isinstance(recipe.student, AnnSpec):
             spec = recipe.student
-            self.model = build_architecture(spec.family, channels=spec.channels, width=spec.width, depth=spec.depth)
+            self.model = ANN_FAMILIES[spec.family](channels=spec.channels, width=spec.width, depth=spec.depth)
         else:
             self.student = SpikingStudent(
                 recipe.student, surrogate=self.train.surrogate, dynamics=self.train.dynamics

@@ -7,8 +7,8 @@ populations share one threshold, and a bias a population shifts it. r = 1, v_lea
 ``tau = dt / decay``.
 
 A quantised student is written exactly on a grid: weights ``q * 2^-7``, biases and thresholds in units of ``2^-8``, the
-thresholds half a unit above the integer ones so that no membrane can meet them. The real size of a step is a gauge: it
-goes into ``HostSide.output_scale``.
+thresholds a little above the integer ones, so that no membrane can meet them (:func:`threshold_offset`). The real size
+of a step is a gauge: it goes into ``HostSide.output_scale``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from neurodeploy.errors import UserError
-from neurodeploy.graph.spec import HostSide, StudentSpec
+from neurodeploy.graph.spec import HostSide, StudentSpec, threshold_offset
 
 WEIGHT_STEP = 2.0**-7
 """Value of one int8 step of a weight in the graph of a quantised student."""
@@ -173,7 +173,7 @@ def _build_lif(student: _Student, layer: int) -> nir.NIRNode:
     spec = student.spec
     shape = (spec.levels * spec.width, *student.grid)
     if student.quantized:
-        threshold = (float(student.tensors[f"lif{layer}.vth"][0]) + 0.5) * UNIT
+        threshold = (float(student.tensors[f"lif{layer}.vth"][0]) + threshold_offset(spec.decay)) * UNIT
     else:
         threshold = float(student.tensors[f"lif{layer}.delta"]) / 2
     return lif_node(shape, threshold=spec.decay * threshold, decay=spec.decay, dt=spec.host().dt)

@@ -192,11 +192,11 @@ class StudentSpec(BaseModel):
         )
 
 
-def threshold_offset(spec: StudentSpec) -> float:
+def threshold_offset(decay: float) -> float:
     """How far above the integer threshold the real one lies, in units of the current: strict comparison without ties.
 
-    Where nothing decays between steps, membranes are whole units and half a unit separates them. A membrane that decays
-    has fractions, which the chip keeps to 1/64 of a unit: the real threshold lies between the integer one and the next
-    value that the chip can hold, and off every dyadic grid.
+    Where nothing decays between steps (``decay`` 0), or nothing is left (1), membranes are whole units, and half a unit
+    separates them. A membrane that decays has fractions, which the chip keeps to 1/64 of a unit: there the real
+    threshold lies between the integer one and the next value that the chip can hold, and off every dyadic grid.
     """
-    return 0.5 if spec.decay == 1.0 else 1.0 / 96.0
+    return 0.5 if decay in (0.0, 1.0) else 1.0 / 96.0

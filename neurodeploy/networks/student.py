@@ -170,7 +170,7 @@ class SpikingStudent(nn.Module):
             if on_grid:
                 unit = self._half_step(layer)
                 first, spacing = self._threshold_integers(layer)
-                lowest = (first + threshold_offset(spec)) * unit
+                lowest = (first + threshold_offset(spec.decay)) * unit
                 return levels_on_grid(current, lowest, spacing * unit, delta, spec.levels)
             if spec.levels > 1:
                 return levels(current, delta, spec.levels)
@@ -180,7 +180,7 @@ class SpikingStudent(nn.Module):
         theta = delta / 2
         if on_grid:
             first, _ = self._threshold_integers(layer)
-            theta = theta + ((first + threshold_offset(spec)) * self._half_step(layer) - theta).detach()
+            theta = theta + ((first + threshold_offset(spec.decay)) * self._half_step(layer) - theta).detach()
         if self.dynamics == "norse":
             return norse_lif(by_time, theta, spec.decay).flatten(0, 1)
         return lif(by_time, theta, spec.decay, self.surrogate).flatten(0, 1)

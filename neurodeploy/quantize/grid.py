@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from neurodeploy.errors import Finding, FindingsError
 from neurodeploy.graph.convolve import taps
 from neurodeploy.graph.portable import UNIT, WEIGHT_STEP, Network, graph_hints
-from neurodeploy.graph.spec import DECAY_ONE
+from neurodeploy.graph.spec import DECAY_ONE, threshold_offset
 from neurodeploy.quantize.levels import expand_levels
 from neurodeploy.quantize.network import (
     IntArray,
@@ -153,7 +153,8 @@ def _build_neuron(node: IntegerLif, shape: Shape, dt: float) -> nir.NIRNode:
         return np.broadcast_to(column, shape)
 
     v_decay, i_decay = (np.asarray(values, np.float64) / DECAY_ONE for values in (node.v_decay, node.i_decay))
-    threshold = (node.vth + 0.5) * UNIT
+    offset = 0.5 if np.all(np.isin(v_decay, (0, 1))) and np.all(i_decay == 1) else threshold_offset(0.5)
+    threshold = (node.vth + offset) * UNIT
     if np.all(i_decay == 1) and np.all(v_decay == 0):
         # r * dt = 1: a current enters the membrane as it is
         return nir.IF(r=full(1 / dt), v_threshold=full(threshold), v_reset=full(0.0))
