@@ -1,0 +1,121 @@
+"""The reference against integer traces that others recorded: Intel's PilotNet-LIF, and the NIR paper's LIF on Loihi."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from neurodeploy.quantize.network import IntegerConv, IntegerDense
+from neurodeploy.simulate.reference import conv, dense, lif_step
+from tests.shared import shared_path
+
+WINDOW = 17
+"""The recording resets layer k before the steps t (from 1) with t % 17 == k + 1."""
+
+LAYERS = ("input", "conv-0", "conv-1", "conv-2", "conv-3", "conv-4", "fc-0", "fc-1", "fc-2")
+FILE_LAYERS = (0, 1, 2, 3, 4, 5, 7, 8, 9)
+"""Numbers of these in the file: layer 6 flattens."""
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return shared_path("golden/pilotnet_lif")
+
+
+def neuron_numbers(layer: h5py.Group) -> dict[str, int]:
+    neuron = layer["neuron"]
+    return {
+        "i_decay": int(np.ravel(neuron["iDecay"][()])[0]),
+        "v_decay": int(np.ravel(neuron["vDecay"][()])[0]),
+        "vth": int(np.ravel(neuron["vThMant"][()])[0]),
+    }
+
+
+def channel_bias(layer: h5py.Group) -> NDArray[np.int64]:
+    return layer["bias"][()].astype(np.int64).reshape(-1, 1, 1) if "bias" in layer else np.zeros((1, 1, 1), np.int64)
+
+
+def incoming(layer: h5py.Group, spikes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What arrives at a layer for the spikes (C, H, W) of the one before."""
+    weight = layer["weight"][()].astype(np.int64)
+    if weight.ndim == 2:
+        return dense(spikes.reshape(-1, 1, 1), IntegerDense("dense", weight))
+    stride, padding, dilation = (
+        tuple(int(n) for n in np.broadcast_to(layer[key][()], 2)) for key in ("stride", "padding", "dilation")
+    )
+    weight = weight.reshape(weight.shape[:4])
+    return conv(spikes, IntegerConv("conv", weight, stride, padding, dilation, int(layer["groups"][()])))
+
+
+def to_chw(recorded: NDArray[np.generic]) -> NDArray[np.int64]:
+    """(W, H, C, T) or (N, T) as (T, C, H, W) or (T, N, 1, 1)."""
+    if recorded.ndim == 2:
+        return recorded.T[:, :, None, None].astype(np.int64)
+    return recorded.transpose(3, 2, 1, 0).astype(np.int64)
+
+
+def recorded(folder: Path, name: str, part: str) -> NDArray[np.int64] | None:
+    path = folder / f"{name}{part}.npy"
+    return to_chw(np.load(path)) if path.exists() else None
+
+
+def test_pilotnet_every_recorded_state_is_reproduced(folder: Path) -> None:
+    """Every u, v and spike of ten layers and 24 steps; one step of delay a hop, v = 128 where the chip spiked."""
+    image = np.load(folder / "image.npy").astype(np.int64).transpose(2, 1, 0)
+    compared = 0
+    with h5py.File(folder / "network.net", "r") as file:
+        layers = [file[f"layer/{number}"] for number in FILE_LAYERS]
+        numbers = [neuron_numbers(layer) for layer in layers]
+        expected = [{part: recorded(folder, name, part) for part in ("", "-u", "-v")} for name in LAYERS]
+        states: list[tuple[NDArray[np.int64], NDArray[np.int64]] | None] = [None] * len(LAYERS)
+        sent: list[NDArray[np.int64] | None] = [None] * len(LAYERS)
+        for t in range(1, 25):
+            before = list(sent)
+            for k, layer in enumerate(layers):
+                if k == 0:
+                    current, bias = np.zeros_like(image), image
+                else:
+                    source = before[k - 1]
+                    if source is None:
+                        source = np.zeros(shape_before(expected, k, image), np.int64)
+                    current, bias = incoming(layer, source), channel_bias(layer)
+                state = states[k]
+                if state is None or t % WINDOW == k + 1:
+                    state = np.zeros_like(current), np.zeros_like(current)
+                u, v, fired = lif_step(*state, current, bias=bias, **numbers[k])
+                states[k], sent[k] = (u, v), fired.astype(np.int64)
+                for part, ours in (("", fired.astype(np.int64)), ("-u", u), ("-v", np.where(fired, 128, v))):
+                    theirs = expected[k][part]
+                    if theirs is not None:
+                        np.testing.assert_array_equal(ours, theirs[t - 1], err_msg=f"{LAYERS[k]}{part}, step {t}")
+                        compared += ours.size
+    assert compared > 1_000_000
+
+
+def shape_before(
+    expected: list[dict[str, NDArray[np.int64] | None]], k: int, image: NDArray[np.int64]
+) -> tuple[int, ...]:
+    found = expected[k - 1][""] if k > 1 else image[None]
+    assert found is not None
+    return found.shape[1:]
+
+
+@pytest.mark.parametrize(("file", "at_spikes"), [("lif_lava_cpu_fixed.csv", 0), ("lif_lava_loihi_fixed.csv", 128)])
+def test_the_nir_papers_neuron_on_lava_and_on_loihi(file: str, at_spikes: int) -> None:
+    """One thousand steps of one LIF neuron; an input spike weighs 10 and arrives one step later."""
+    folder = shared_path("golden/nir_lif")
+    theirs = np.genfromtxt(folder / file, delimiter=",")
+    theirs = theirs[~np.isnan(theirs).any(axis=1)]
+    arriving = np.concatenate([[0], np.genfromtxt(folder / "lif_norse.csv", delimiter=",")[:, 0][:-1]])
+    u = v = np.zeros(1, np.int64)
+    ours = []
+    for value in arriving:
+        current = np.array([10 * int(value)])
+        u, v, fired = lif_step(u, v, current, i_decay=4096, v_decay=163, vth=25, bias=0)
+        ours.append((int(v[0]) if not fired[0] else at_spikes, int(fired[0])))
+    assert len(ours) == len(theirs) == 1000
+    np.testing.assert_array_equal(np.array(ours), theirs[:, 1:3])
