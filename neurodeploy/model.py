@@ -145,8 +145,14 @@ def _restore_graph(network: Network, image: Image) -> NDArray[np.float64]:
 
     host = network.host
     codes = host.encode(image).astype(np.float64)
-    output = run_float(network.graph, codes, host.steps, host.dt)
-    return host.decode(np.asarray(output), image)
+    output = run_float(network.graph, codes, host.steps, host.dt).mean(axis=0)
+    if output.shape != codes.shape:
+        raise UserError(
+            "does not restore images: its output has another shape than its input",
+            have=str(output.shape),
+            limit=str(codes.shape),
+        )
+    return host.decode(output, image)
 
 
 @dataclass
