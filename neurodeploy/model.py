@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from neurodeploy.quantize.network import IntegerNetwork
 
 Arithmetic = Literal["float", "fixed"]
+Channels = Literal[1, 3]
 Image = NDArray[np.floating]
 
 NOMINAL_SIZE = (64, 64)
@@ -73,7 +74,7 @@ class Model(ABC):
 
     @property
     @abstractmethod
-    def channels(self) -> int:
+    def channels(self) -> Channels:
         """Channels of the images that it restores: 1 or 3."""
 
     @property
@@ -173,7 +174,7 @@ class StudentModel(Model):
         )
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> Channels:
         """1 or 3."""
         return self.file.spec.channels
 
@@ -242,7 +243,7 @@ class GraphModel(Model):
         )
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> Channels:
         """1 or 3."""
         return self.host.channels
 
@@ -293,7 +294,7 @@ class IntegerModel(Model):
         return int(weights + biases) + len(list(self.net.lifs()))
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> Channels:
         """1 or 3."""
         return self.net.host.channels
 
@@ -334,9 +335,12 @@ class TeacherModel(Model):
         return self.teacher.parameters_count
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> Channels:
         """1 or 3."""
-        return self.teacher.channels
+        channels = self.teacher.channels
+        if channels not in (1, 3):
+            raise UserError("restores neither gray nor RGB images", node=self.name, have=f"{channels} channels")
+        return 3 if channels == 3 else 1
 
     @property
     def steps(self) -> None:

@@ -21,7 +21,10 @@ from neurodeploy.cli.settings import Settings, verb
     "--degradation", metavar="KIND", help="With --data, for example gaussian:25 (default: the student's own)."
 )
 @click.option(
-    "--sigma", type=click.FloatRange(0, 255), metavar="S", help="Noise level to tell the network, 8-bit units."
+    "--sigma",
+    type=click.FloatRange(0, 255),
+    metavar="S",
+    help="Noise level to tell the network, in 8-bit units (default: what the set says).",
 )
 @click.option("--arithmetic", type=click.Choice(["float", "fixed"]), help="fixed: the chip's integers.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score the first N pictures only.")

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from neurodeploy.cli.output import table
+from neurodeploy.cli.output import width
+from neurodeploy.errors import Finding
 
-COLUMNS = [
-    ("severity", ""),
-    ("node", "WHERE"),
-    ("rule", "WHAT"),
-    ("have", "HAVE"),
-    ("limit", "LIMIT"),
-    ("instead", "INSTEAD"),
-]
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
 def findings_text(findings: Sequence[Mapping[str, Any]]) -> str:
-    """A table of findings, errors first; empty without any. Columns that nothing stands in are left out."""
-    if not findings:
-        return ""
-    rows = sorted(findings, key=lambda row: _ORDER[row["severity"]])
-    return table(rows, [(key, head) for key, head in COLUMNS if any(row[key] for row in rows)])
+    """Findings one below the other, errors first, wrapped at a terminal's edge; empty without any."""
+    edge = width()
+    lines = []
+    for row in sorted(findings, key=lambda row: _ORDER[row["severity"]]):
+        line = f"{row['severity']:<7}  {Finding(**row)}"
+        lines.append(line if edge is None else textwrap.fill(line, edge, subsequent_indent=" " * 9))
+    return "\n".join(lines)

@@ -43,7 +43,7 @@ def deployable(
 
 
 def _proof_picture(model: Model, path: Path, size: tuple[int, int] | None, seed: int) -> NDArray[np.float32]:
-    clean = read_image(path, channels=3 if model.channels == 3 else 1)
+    clean = read_image(path, channels=model.channels)
     if size is not None:
         height, width = clean.shape[1:]
         if height < size[0] or width < size[1]:

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
 from neurodeploy.errors import UserError
 from neurodeploy.files import writing_folder
-from neurodeploy.images.datasets import Builtin, DegradedFolder, ImageSet, PairedFolders, Sample
-from neurodeploy.images.degradations import Degradation, parse_degradation
+from neurodeploy.images.datasets import Builtin, CleanSet, DegradedFolder, PairedFolders, Sample
+from neurodeploy.images.degradations import DegradationBase, parse_degradation
 from neurodeploy.images.io import write_image
 from neurodeploy.images.metrics import psnr, ssim
 from neurodeploy.model import Arithmetic, Model, Restorer
 
 SCHEMA_VERSION = 1
+
+ImageSet = CleanSet | PairedFolders
 
 OnProgress = Callable[[int, int, str], None]
 """Called with (images done, images in all, name of the image just done)."""
@@ -66,20 +67,10 @@ def open_dataset(
     return DegradedFolder(str(data), chosen, channels, seed)
 
 
-def trained_degradation(model: Model) -> Degradation | None:
+def trained_degradation(model: Model) -> DegradationBase | None:
     """What a student's file says that it was trained to undo; None where nothing is said."""
     described = model.facts.meta.get("degradation")
-    if described is None:
-        return None
-    try:
-        adapter: TypeAdapter[Degradation] = TypeAdapter(Degradation)
-        return adapter.validate_python(described)
-    except ValidationError as error:
-        raise UserError(
-            f"its file describes an unknown degradation: {error.errors()[0]['msg']}",
-            node=model.name,
-            instead="give --degradation",
-        ) from error
+    return None if described is None else parse_degradation(described)
 
 
 def evaluate(
@@ -101,7 +92,7 @@ def evaluate(
         model: Any model that restores.
         dataset: Degraded pictures with their clean originals.
         arithmetic: ``"fixed"`` (the chip's integers) or ``"float"``; by default what the model is meant to run in.
-        noise_level: sigma / 255 for networks that have to be told, where the set does not say.
+        noise_level: sigma / 255 for networks that have to be told; by default what the set says.
         limit: Score the first so many pictures only.
         tile: Side of the tiles of large pictures.
         device: Where torch computes, if it is used.
@@ -120,13 +111,13 @@ def evaluate(
     if count < 1:
         raise UserError("there is no picture to score")
     chosen = arithmetic or model.default_arithmetic
-    restorer = model.restorer(chosen, tile=tile, noise_level=noise_level, device=device)
+    restorer = model.restorer(chosen, tile=tile, device=device)
     names = _file_names([dataset.names[i] for i in range(count)])
     rows = []
     with writing_folder(save, force=force) if save is not None else nullcontext() as folder:
         for i in range(count):
             sample = dataset[i]
-            row, restored = _score(sample, restorer)
+            row, restored = _score(sample, restorer, sample.noise_level if noise_level is None else noise_level)
             rows.append(row)
             if folder is not None:
                 write_image(folder / names[i], restored)
@@ -145,13 +136,13 @@ def evaluate(
     }
 
 
-def _score(sample: Sample, restorer: Restorer) -> tuple[dict[str, Any], NDArray[np.float64]]:
+def _score(sample: Sample, restorer: Restorer, noise_level: float) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """The row of one picture, and the restored picture."""
     clean = sample.clean
     if clean is None:
         raise UserError("has no clean original to be scored against", node=sample.name)
     start = time.perf_counter()
-    restored = restorer(sample.degraded, sample.noise_level or None)
+    restored = restorer(sample.degraded, noise_level or None)
     seconds = time.perf_counter() - start
     row: dict[str, Any] = {
         "name": sample.name,
