@@ -1,0 +1,141 @@
+"""Whether the spiking network is worth it, in words that may say that it loses.
+
+The measure is synaptic operations per synapse of one dense pass, ``sps = SOP / MAC_dense``. Published thresholds:
+Davidson & Furber 2021 put break-even near 1.72; Dampfhoffer et al. 2023 at 0.15 to 1.38, by how well the ANN's
+implementation reuses data and skips zeros; Yan et al. (v4) at a spike rate of 5.7 % for T = 5, 4-bit weights and a
+fan-in of 4096, with data movement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from neurodeploy.energy.baselines import Baseline
+from neurodeploy.energy.price import Priced, baseline_pj
+from neurodeploy.energy.results import Counts
+
+LOSES_ABOVE = 1.72
+WINS_BELOW = 0.15
+YAN_RATE, YAN_STEPS = 0.057, 5
+RATE_TERMS = ("sop", "spike_local", "spike_out", "hop", "hop_bit")
+"""Terms that grow with the spike rate; the rest of an image's energy does not."""
+THRESHOLDS = {
+    "loses_above": {"sps": LOSES_ABOVE, "source": "Davidson & Furber 2021, Front. Neurosci. 15:651141 (second-hand)"},
+    "depends_between": {
+        "sps": [WINS_BELOW, 1.38],
+        "source": "Dampfhoffer et al. 2023, IEEE TETCI 7(3):731-741 (abstract)",
+    },
+    "spike_rate": {
+        "rate": YAN_RATE,
+        "source": "Yan et al. 2026, arXiv:2409.08290 v4, T = 5, 4-bit weights, fan-in 4096 (second-hand)",
+    },
+}
+
+
+def verdict(counts: Counts, compared: Sequence[Baseline], priced: Sequence[Priced]) -> dict[str, Any]:
+    """The verdict with the keys of the JSON answers.
+
+    Args:
+        counts: What was counted.
+        compared: The baselines; the teacher may be among them.
+        priced: The same run at the prices of every profile.
+    """
+    by_key = {base.key: base for base in compared}
+    sop, mac, dense = counts.mean("sop"), counts.mean("mac"), by_key["ann_dense"].mac
+    teacher = by_key.get("teacher")
+    sps = sop / dense if dense else None
+    sps_teacher = sop / teacher.mac if teacher and teacher.mac else None
+    rate = _rate(counts)
+    lines = [against(price, base, rate) for price in priced for base in compared if base.key != "qnn"]
+    against_all = [line for line in lines if line is not None]
+    return {
+        "class": _class(sps),
+        "sentence": " ".join(_sentences(counts, sps, teacher, sps_teacher, against_all)),
+        "sps": sps,
+        "sps_teacher": sps_teacher,
+        "operations_per_mac": (sop + mac) / dense if dense else None,
+        "analog_mac_share": mac / (sop + mac) if sop + mac else None,
+        "spike_rate": rate,
+        "spike_rate_note": f"Yan et al. find break-even at {YAN_RATE:.1%} for T = {YAN_STEPS}; here T = {counts.steps}",
+        "thresholds": THRESHOLDS,
+        "against": against_all,
+    }
+
+
+def against(priced: Priced, base: Baseline, rate: float) -> dict[str, Any] | None:
+    """One baseline at one profile's prices; None where either has no energy.
+
+    ``break_even_rate`` is the mean spike rate at which both would cost the same, with all counts that grow with the
+    rate scaled alike; None where what does not grow with it already costs more than the baseline.
+    """
+    total, energy = priced.total_pj, baseline_pj(priced, base)
+    if total is None or not energy:
+        return None
+    growing = sum(priced.energy_of(term) for term in RATE_TERMS)
+    left = energy - (total - growing)
+    break_even = rate * left / growing if growing > 0 and left > 0 else None
+    return {
+        "profile": priced.profile.id,
+        "baseline": base.key,
+        "snn_pj": total,
+        "baseline_pj": energy,
+        "ratio": total / energy,
+        "snn_wins": total < energy,
+        "break_even_rate": break_even,
+        "words": _words(priced, base, total / energy, rate, break_even),
+    }
+
+
+def _words(priced: Priced, base: Baseline, ratio: float, rate: float, break_even: float | None) -> str:
+    costs = f"costs {ratio:.2f} times as much as" if ratio >= 1 else f"costs {1 / ratio:.2f} times less than"
+    scope = "arithmetic only, " if priced.profile.model == "arithmetic" else ""
+    first = f"At the prices of {priced.profile.id} ({scope}both sides alike) it {costs} the {base.label}"
+    if break_even is None:
+        return f"{first}; no spike rate could change that: what does not depend on spikes costs more already."
+    if break_even > 1:
+        return f"{first}, as it would at any spike rate."
+    return f"{first}; break-even is a mean spike rate of {break_even:.1%}, it runs at {rate:.1%}."
+
+
+def _class(sps: float | None) -> str:
+    if sps is None:
+        return "nothing to compare"
+    if sps > LOSES_ABOVE:
+        return "loses"
+    return "below every threshold" if sps < WINS_BELOW else "depends"
+
+
+def _sentences(
+    counts: Counts,
+    sps: float | None,
+    teacher: Baseline | None,
+    sps_teacher: float | None,
+    lines: Sequence[dict[str, Any]],
+) -> list[str]:
+    if sps is None:
+        return ["There is no dense network to compare with."]
+    per_mac = f"{sps:.2f} synaptic operations for every multiply-accumulate of an ANN of its own shape"
+    found = {
+        "loses": f"The SNN loses: {per_mac}, above every published threshold ({LOSES_ABOVE}).",
+        "depends": f"It depends on the ANN: {per_mac}, between the published thresholds"
+        f" ({WINS_BELOW} to {LOSES_ABOVE}).",
+        "below every threshold": f"The SNN stands well: {per_mac}, below every published threshold found"
+        f" ({WINS_BELOW}).",
+    }
+    sentences = [found[_class(sps)]]
+    mac = counts.mean("mac")
+    if mac:
+        sentences.append(
+            f"Analog input adds {mac:,.0f} multiply-accumulates an image"
+            f" ({mac / (mac + counts.mean('sop')):.0%} of all operations), charged to the SNN."
+        )
+    if teacher is not None and sps_teacher is not None:
+        sentences.append(f"For every multiply-accumulate of the {teacher.label}, it does {sps_teacher:.2g} of them.")
+    sentences += [line["words"] for line in lines if line["baseline"] == "ann_int8"]
+    return sentences
+
+
+def _rate(counts: Counts) -> float:
+    updates = sum(layer.neuron_updates for layer in counts.layers if layer.kind == "spiking")
+    return counts.total("spikes") / updates if updates else 0.0
