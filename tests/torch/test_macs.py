@@ -214,6 +214,41 @@ def test_ffdnet_gray_on_the_energy_papers_image() -> None:
     assert count.parameters == 485_316
 
 
+@pytest.mark.parametrize(
+    ("network", "published"),
+    [
+        (NAFNetShape(), 16.0),
+        (NAFNetShape(width=64), 63.1),
+        (NAFNetShape(encoder=(2, 2, 4, 8), middle=12, decoder=(2, 2, 2, 2)), 16.0),
+        (RestormerShape(), 141.0),  # convolutions alone: the published figure leaves out the attention's products
+    ],
+)
+def test_published_networks_on_256_by_256(network: NAFNetShape | RestormerShape, published: float) -> None:
+    with torch.device("meta"):
+        made = NAFNet(network) if isinstance(network, NAFNetShape) else Restormer(network)
+        count = count_macs(made, torch.empty(1, 3, 256, 256))
+    convolutions = sum(macs.padded for layer, macs in count.by_layer.items() if not layer.endswith(".attn"))
+    assert round(convolutions / 1e9, 1) == published and count.not_covered == ()
+    # both products of each head: (C / heads)^2 pairs of channels over all pixels
+    levels = ((48, 1, 4, 1), (96, 2, 12, 2), (192, 4, 12, 4), (384, 8, 8, 8), (96, 1, 8, 1))
+    pairs = [2 * c * c // heads * blocks * (256 // down) ** 2 for c, heads, blocks, down in levels]
+    assert count.total.padded - convolutions == (sum(pairs) if isinstance(network, RestormerShape) else 0)
+
+
+def test_the_toy_network_of_the_spiking_counters() -> None:
+    toy = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128, 10),
+    )
+    count = count_macs(toy, torch.rand(1, 1, 8, 8))
+    assert count.by_layer == {"0": Macs(1936, 2304), "2": Macs(3872, 4608), "5": Macs(1280, 1280)}
+    assert count.total == Macs(7088, 8192) and count.parameters == 1626
+
+
 class Unknown(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         spectrum: Tensor = torch.fft.fft2(x)

@@ -20,6 +20,14 @@ _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(d
 # Outputs of these make good hints: what a layer passes on after its activation.
 _ACTIVATIONS = {"Relu", "LeakyRelu", "PRelu", "Clip", "Gelu", "Elu", "Selu", "HardSwish", "Softplus", "Mish"}
 _FALLBACK = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
+# Operators whose constant inputs are weights, even a single number.
+_OWNERS = _FALLBACK | {
+    "BatchNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "GroupNormalization",
+    "PRelu",
+}
 
 
 class OnnxNetwork(nn.Module):
@@ -121,12 +129,17 @@ class OnnxTeacher(Teacher):
 
     @property
     def parameters_count(self) -> int:
-        """Numbers in all floating-point weights of the graph that are not single numbers."""
+        """Numbers in the graph's floating-point tensors.
+
+        A tensor of one number counts where a layer owns it (a gray network's last bias), and not where it is a constant
+        of the arithmetic in between.
+        """
         types = importlib.import_module("onnx").TensorProto
         floats = {types.FLOAT, types.FLOAT16, types.DOUBLE, types.BFLOAT16}
-        weights = self.graph.model.graph.initializer
-        sizes = [math.prod(tensor.dims) for tensor in weights if tensor.data_type in floats]
-        return sum(size for size in sizes if size > 1)
+        graph = self.graph.model.graph
+        owned = {name for node in graph.node if node.op_type in _OWNERS for name in node.input}
+        sizes = [(tensor.name, math.prod(tensor.dims)) for tensor in graph.initializer if tensor.data_type in floats]
+        return sum(size for name, size in sizes if size > 1 or name in owned)
 
     @torch.no_grad()
     def features(
