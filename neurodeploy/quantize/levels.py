@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neurodeploy.errors import InternalError, UserError
 from neurodeploy.quantize.network import (
@@ -149,14 +151,20 @@ def _fold_group(net: IntegerNetwork, group: Sequence[str]) -> IntegerNetwork:
     if into is None or after is None or any(len(node.levels) > 1 for node in lifs):
         return net
     channels = len(lifs[0].bias)
-    for copies in (count for count in range(channels, 1, -1) if channels % count == 0):
+    for copies in copy_counts(channels):
         levels = [_level_offsets(node, copies) for node in lifs]
-        repeats = all(_repeats(_weight(net, name), copies, axis=0) for name in into)
-        if repeats and all(_repeats(_weight(net, name), copies, axis=1) for name in after):
+        if all(repeats(_weight(net, name), copies, axis=0) for name in into) and all(
+            repeats(_weight(net, name), copies, axis=1) for name in after
+        ):
             found = [offsets for offsets in levels if offsets is not None]
             if len(found) == len(lifs):
                 return _folded(net, lifs, found, into, after)
     return net
+
+
+def copy_counts(channels: int) -> list[int]:
+    """The numbers of equal parts that so many channels can consist of, the largest first; 1 is left out."""
+    return [count for count in range(channels, 1, -1) if channels % count == 0]
 
 
 def _folded(
@@ -202,7 +210,7 @@ def _shortened(node: IntegerNode, copies: int, axis: int) -> IntegerNode:
     return replace(node, weight=np.ascontiguousarray(node.weight.take(range(length), axis=axis)))
 
 
-def _repeats(values: IntArray, copies: int, axis: int) -> bool:
+def repeats(values: NDArray[Any], copies: int, axis: int) -> bool:
     """Whether an array consists of ``copies`` equal parts along an axis."""
     length, remainder = divmod(values.shape[axis], copies)
     if remainder:
@@ -215,7 +223,7 @@ def _repeats(values: IntArray, copies: int, axis: int) -> bool:
 def _level_offsets(node: IntegerLif, copies: int) -> tuple[int, ...] | None:
     """Bias offset of each of ``copies`` parts of a layer's channels, or None where they differ in more than that."""
     for values in (node.v_decay, node.i_decay):
-        if not isinstance(values, int) and not _repeats(values, copies, axis=0):
+        if not isinstance(values, int) and not repeats(values, copies, axis=0):
             return None
     parts = node.bias.reshape(copies, -1)
     offsets = parts - parts[0]

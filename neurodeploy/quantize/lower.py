@@ -19,7 +19,7 @@ from neurodeploy.graph.portable import Network
 from neurodeploy.graph.spec import DECAY_ONE
 from neurodeploy.quantize.bounds import CURRENT_MAX, VTH_MAX, accumulator_findings, range_findings
 from neurodeploy.quantize.calibrate import Measured, measure
-from neurodeploy.quantize.levels import fold_levels
+from neurodeploy.quantize.levels import copy_counts, fold_levels, repeats
 from neurodeploy.quantize.network import (
     IntArray,
     IntegerConv,
@@ -43,7 +43,7 @@ from neurodeploy.quantize.parts import (
     linear_groups,
     take_apart,
 )
-from neurodeploy.quantize.steps import best_step, grid_step, on_grid, to_grid
+from neurodeploy.quantize.steps import Fed, best_step, grid_step, on_grid, to_grid
 
 HEADROOM = 1.25
 """Factor by which a register holds more than the largest current that calibration saw."""
@@ -180,9 +180,18 @@ class _Lowerer:
         measured = Measured()
         if self.calibration:
             measured = measure(self.parts, self.calibration, self.network.host.steps, group, fed)
-        biases = [_summed_bias(self.parts, name) for name in fed]
         least = max(self._least_step(name, measured) for name in fed)
-        step = grid_step(linear, biases, least, fine=any(self._leaks(name) for name in fed))
+        step = grid_step(
+            linear,
+            Fed(
+                biases=[_summed_bias(self.parts, name) for name in fed],
+                thresholds=[
+                    (p.threshold, p.fraction) for name in fed if isinstance(p := self.parts.nodes[name], NeuronPart)
+                ],
+                least=least,
+                leaks=any(self._leaks(name) for name in fed),
+            ),
+        )
         if step is None:
             step = best_step(linear, [measured.moments.get(name) for name in group], least)
         quantized: dict[str, Part] = {}
@@ -241,7 +250,7 @@ class _Lowerer:
         """Makes the integer node of a neuron or output, and gives its part with the values that are on the chip."""
         part = self.parts.nodes[name]
         exact = _summed_bias(self.parts, name) / unit
-        bias = np.rint(exact)
+        bias = self._whole_bias(name, exact)
         if np.any(bias != exact):
             self.findings.append(
                 Finding(
@@ -266,10 +275,26 @@ class _Lowerer:
         )
         return replace(
             part,
-            threshold=(vth + 0.5) * unit,
+            threshold=(vth + part.fraction) * unit,
             v_decay=np.broadcast_to(v_decay, part.v_decay.shape) / DECAY_ONE,
             i_decay=np.broadcast_to(i_decay, part.i_decay.shape) / DECAY_ONE,
         )
+
+    def _whole_bias(self, name: str, exact: FloatArray) -> FloatArray:
+        """Biases rounded to whole units, in the same way in every population of integer levels.
+
+        Where the channels consist of copies that differ in one offset each, as far as float32 can tell, a bias and an
+        offset are rounded apart, so that the copies still differ in one offset each.
+        """
+        weights = [p.weight for s in self.parts.sources(name) if isinstance(p := self.parts.nodes[s], LinearPart)]
+        noise = 32 * float(np.finfo(np.float32).eps) * float(np.abs(exact).max())
+        for copies in copy_counts(len(exact)) if isinstance(self.parts.nodes[name], NeuronPart) else ():
+            rows = exact.reshape(copies, -1)
+            offsets = rows - rows[0]
+            if np.ptp(offsets, axis=1).max() <= noise and all(repeats(weight, copies, axis=0) for weight in weights):
+                exact = (np.rint(offsets.mean(axis=1))[:, None] + np.rint(rows[0])).reshape(-1)
+                break
+        return np.rint(exact)
 
     def _threshold(self, name: str, exact: FloatArray) -> FloatArray:
         """Threshold mantissas; a threshold that rounding has put next to a whole number is that number."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from neurodeploy.errors import Finding
 from neurodeploy.graph.order import run_order
 from neurodeploy.graph.shapes import Shape, conv_padding, node_shapes, pair
+from neurodeploy.graph.spec import threshold_offset
 
 FloatArray = NDArray[np.float64]
 Edge = tuple[str, str]
@@ -69,6 +70,12 @@ class NeuronPart:
     def remembers(self) -> bool:
         """Whether anything is left of a step in the next one."""
         return bool(np.any(self.v_decay < 1) or np.any(self.i_decay < 1))
+
+    @property
+    def fraction(self) -> float:
+        """How far above a whole unit the threshold of a quantised network lies."""
+        whole = np.all(self.i_decay > 1 - 1e-6) and np.all((self.v_decay < 1e-6) | (self.v_decay > 1 - 1e-6))
+        return threshold_offset(1.0 if whole else 0.5)
 
 
 @dataclass(frozen=True)
@@ -170,6 +177,8 @@ _FED_BY: dict[type, tuple[type, ...]] = {
 }
 """What a node may take its input from, so that every synapse of the chip has a weight and a neuron at either end."""
 
+_HELD = (nir.Input, *_FED_BY)
+
 
 def _check_sources(node: nir.NIRNode, sources: list[nir.NIRNode], names: list[str], pooled: Mapping[str, Any]) -> None:
     if isinstance(node, nir.Input):
@@ -178,12 +187,12 @@ def _check_sources(node: nir.NIRNode, sources: list[nir.NIRNode], names: list[st
     if allowed is None:
         raise _Refused(
             f"{type(node).__name__} has no counterpart in the integer network",
-            limit=", ".join(sorted(kind.__name__ for kind in (nir.Input, *_FED_BY))),
+            limit=", ".join(sorted(kind.__name__ for kind in _HELD)),
         )
     for name, source in zip(names, sources, strict=True):
         if isinstance(source, nir.Flatten) and name in pooled and not isinstance(node, nir.Affine | nir.Linear):
             raise _Refused("only a matrix product can follow a pooled and flattened layer")
-        if type(source) in _FED_BY and not isinstance(source, allowed):
+        if isinstance(source, _HELD) and not isinstance(source, allowed):
             raise _Refused(
                 f"takes its input from {name}",
                 have=type(source).__name__,

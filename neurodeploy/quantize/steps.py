@@ -7,6 +7,7 @@ is the one with the least error of the layer's current. Any positive step is all
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,19 +26,32 @@ def on_grid(weight: FloatArray, step: float) -> bool:
     return bool(np.all(q == np.rint(q)) and q.min(initial=0) >= Q_MIN and q.max(initial=0) <= Q_MAX)
 
 
-def grid_step(parts: Sequence[LinearPart], biases: Sequence[FloatArray], least: float, fine: bool) -> float | None:
+@dataclass(frozen=True)
+class Fed:
+    """What the linear parts of a group feed, as far as it bears on their step.
+
+    Attributes:
+        biases: The summed biases of every neuron and output.
+        thresholds: The thresholds of every layer of neurons in units of current, each with the fraction of a unit by
+            which quantised networks of its kind are written above a whole one.
+        least: Step below which a register might overflow.
+        leaks: Whether neurons remember and leak: what truncation takes off counts in units of the step.
+    """
+
+    biases: Sequence[FloatArray]
+    thresholds: Sequence[tuple[FloatArray, float]] = ()
+    least: float = 0.0
+    leaks: bool = False
+
+
+def grid_step(parts: Sequence[LinearPart], fed: Fed) -> float | None:
     """The step of the grid that the weights of some parts lie on, or None where they lie on none.
 
-    The metadata's hint is believed where the weights confirm it. Otherwise powers of two are tried from the coarsest
-    that divides all weights; the first on which the biases lie on half steps too is taken, else (and where ``fine`` is
-    asked for) the finest one that is not below ``least``. Last come grids ``q * step`` of any step, as other tools
-    write them in float32.
-
-    Args:
-        parts: Linear parts that share a step.
-        biases: The summed biases of everything that they feed.
-        least: Step below which registers might overflow.
-        fine: Whether neurons leak: what truncation takes off counts in units of the step.
+    The metadata's hint is believed where the weights confirm it. Otherwise powers of two are tried, from the coarsest
+    that divides all weights to the finest that int8 allows. The first is taken on which biases lie on half steps and
+    thresholds as far above them as in a quantised network; else the first on which the biases do; else,
+    and where neurons leak, the finest one that is not below ``fed.least``. Last come grids ``q * step`` of any step, as
+    other tools write them in float32.
     """
     weight = np.concatenate([part.weight.reshape(-1) for part in parts])
     hints = {part.step_hint for part in parts}
@@ -46,15 +60,20 @@ def grid_step(parts: Sequence[LinearPart], biases: Sequence[FloatArray], least: 
     if not np.any(weight):
         return None
     coarsest = 2.0 ** _lowest_exponent(weight)
-    if on_grid(weight, coarsest):
-        fitting = [coarsest]
-        while on_grid(weight, fitting[-1] / 2):
-            fitting.append(fitting[-1] / 2)
-        for step in () if fine else fitting:
-            if all(np.all(bias / (step / 2) == np.rint(bias / (step / 2))) for bias in biases):
-                return step
-        return min((step for step in fitting if step >= least), default=coarsest)
-    return _near_grid(weight)
+    if not on_grid(weight, coarsest):
+        return _near_grid(weight)
+    fitting = [coarsest]
+    while on_grid(weight, fitting[-1] / 2):
+        fitting.append(fitting[-1] / 2)
+    exact = [step for step in fitting if all(np.all(bias % (step / 2) == 0) for bias in fed.biases)]
+    written = [step for step in exact if fed.thresholds and all(_as_written(*t, step / 2) for t in fed.thresholds)]
+    finest = [step for step in fitting if step >= fed.least][-1:]
+    return (written or (finest if fed.leaks else exact or finest) or [coarsest])[0]
+
+
+def _as_written(thresholds: FloatArray, fraction: float, unit: float) -> bool:
+    """Whether thresholds lie ``fraction`` of a unit above whole ones, but for what float32 has rounded."""
+    return bool(np.all(np.abs(thresholds / unit % 1 - fraction) < fraction / 4))
 
 
 def _lowest_exponent(weight: FloatArray) -> int:
