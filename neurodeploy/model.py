@@ -259,8 +259,8 @@ class GraphModel(Model):
 
     def network(self, size: tuple[int, int] = NOMINAL_SIZE) -> Network:
         """The graph at the size that it was written for; another size is made where every node allows it."""
-        from neurodeploy.graph.resize import resized
         from neurodeploy.graph.portable import Network
+        from neurodeploy.graph.resize import resized
 
         factor = self.host.unshuffle
         grid = (-(-size[0] // factor), -(-size[1] // factor))

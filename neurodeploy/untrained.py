@@ -16,6 +16,9 @@ from neurodeploy.model import Facts, StudentModel
 WEIGHT_SPREAD = 20.0
 """Standard deviation of the int8 weights: about that of trained ones, so that sums have a usual size."""
 
+FIRST_SPREAD = 4.0
+"""The same of the first convolution: it sees codes up to 255, and its sums have to fit the current register."""
+
 FIRST_THRESHOLD = 200
 """Integer threshold of the first population; population i stands at ``(2 i - 1)`` times this."""
 
@@ -45,7 +48,8 @@ def untrained_file(spec: StudentSpec, meta: dict[str, Any] | None = None) -> Stu
     tensors: dict[str, NDArray[Any]] = {}
     for layer in range(spec.depth + 1):
         shape = spec.conv_shape(layer)
-        q = np.clip(np.rint(rng.standard_normal(shape) * WEIGHT_SPREAD), -127, 127)
+        spread = FIRST_SPREAD if layer == 0 else WEIGHT_SPREAD
+        q = np.clip(np.rint(rng.standard_normal(shape) * spread), -127, 127)
         tensors[f"conv{layer}.weight"] = q.astype(np.int8)
         tensors[f"conv{layer}.bias"] = np.zeros(shape[0], np.int32)
         tensors[f"conv{layer}.step"] = np.array(2.0**-7)

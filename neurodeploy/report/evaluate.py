@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from neurodeploy.errors import UserError
 from neurodeploy.files import writing_folder
 from neurodeploy.images.datasets import Builtin, CleanSet, DegradedFolder, PairedFolders, Sample
-from neurodeploy.images.degradations import DegradationBase, parse_degradation
+from neurodeploy.images.degradation_base import DegradationBase
+from neurodeploy.images.degradations import parse_degradation
 from neurodeploy.images.io import write_image
 from neurodeploy.images.metrics import psnr, ssim
 from neurodeploy.model import Arithmetic, Model, Restorer
