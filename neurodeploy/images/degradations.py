@@ -29,20 +29,6 @@ from neurodeploy.images import blur, weather
 from neurodeploy.images.degradation_base import DegradationBase, Interval, Place, Within, draw, scaled, text, words
 from neurodeploy.images.io import to_levels, to_unit
 
-__all__ = [
-    "KINDS",
-    "Defocus",
-    "Degradation",
-    "DegradationBase",
-    "Gaussian",
-    "Haze",
-    "Jpeg",
-    "Motion",
-    "Place",
-    "Rain",
-    "parse_degradation",
-]
-
 
 class Gaussian(DegradationBase):
     """Additive white Gaussian noise, not clipped: ``clean + sigma / 255 * n``, n standard normal.
@@ -323,16 +309,15 @@ def parse_degradation(value: str | Mapping[str, object]) -> DegradationBase:
     if isinstance(value, str):
         node = f"degradation {value!r}"
         kind, _, rest = value.strip().partition(":")
-        table: dict[str, object] = _pairs(node, _model(node, kind.strip()), rest)
+        model = _model(node, kind.strip())
+        table: dict[str, object] = dict(_pairs(node, model, rest))
+        _check_keys(node, model, table)
+        table = {key: raw if key == "kernels" else _value(node, key, str(raw)) for key, raw in table.items()}
     else:
         node = "degradation"
-        table = dict(value)
-        kind = str(table.pop("kind", ""))
-    model = _model(node, kind.strip())
-    for key in table:
-        if key not in model.model_fields or key == "kind":
-            keys = [name for name in model.model_fields if name != "kind"]
-            raise UserError(f"{kind} has no {key!r}", node=node, limit=", ".join(keys), instead=_nearest(key, keys))
+        model = _model(node, str(value.get("kind", "")))
+        table = {key: given for key, given in value.items() if key != "kind"}
+        _check_keys(node, model, table)
     try:
         degradation = model.model_validate(table)
     except ValidationError as error:
@@ -348,12 +333,20 @@ def _model(node: str, kind: str) -> type[DegradationBase]:
     return KINDS[kind]
 
 
+def _check_keys(node: str, model: type[DegradationBase], table: Mapping[str, object]) -> None:
+    keys = [name for name in model.model_fields if name != "kind"]
+    for key in table:
+        if key not in keys:
+            kind = model.model_fields["kind"].default
+            raise UserError(f"{kind} has no {key!r}", node=node, limit=", ".join(keys), instead=_nearest(key, keys))
+
+
 def _nearest(word: str, words: list[str]) -> str:
     close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else ""
 
 
-def _pairs(node: str, model: type[DegradationBase], rest: str) -> dict[str, object]:
+def _pairs(node: str, model: type[DegradationBase], rest: str) -> dict[str, str]:
     """``VALUE`` or ``KEY=VALUE,...`` as a table; a comma inside a value (a file name) stays in it."""
     parts: list[str] = []
     for part in rest.split(",") if rest.strip() else []:
@@ -361,7 +354,7 @@ def _pairs(node: str, model: type[DegradationBase], rest: str) -> dict[str, obje
             parts[-1] += f",{part}"
         else:
             parts.append(part)
-    table: dict[str, object] = {}
+    table: dict[str, str] = {}
     for part in parts:
         key, equals, raw = part.partition("=")
         if not equals:
@@ -373,7 +366,7 @@ def _pairs(node: str, model: type[DegradationBase], rest: str) -> dict[str, obje
             raise UserError(f"gives {key!r} twice", node=node)
         if not raw:
             raise UserError(f"gives no value for {key!r}", node=node)
-        table[key] = raw if key == "kernels" else _value(node, key, raw)
+        table[key] = raw
     return table
 
 
