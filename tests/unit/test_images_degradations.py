@@ -168,7 +168,7 @@ def test_blur_keeps_a_constant_picture(spec: str) -> None:
     np.testing.assert_allclose(parse_degradation(spec).apply(flat, state())[0], flat, atol=1e-6)
 
 
-@given(radius=st.floats(0.5, 20))
+@given(radius=st.floats(1, 20))
 def test_disc(radius: float) -> None:
     kernel = blur.disc_kernel(radius)
     side = kernel.shape[0]
@@ -176,7 +176,7 @@ def test_disc(radius: float) -> None:
     for symmetric in (kernel[::-1], kernel[:, ::-1], kernel.T):
         np.testing.assert_allclose(kernel, symmetric)
     # The area under the disc, and its second moment: r**2 / 4 an axis, and 1/12 for the pixels' own extent.
-    assert 1 / kernel.max() == pytest.approx(max(np.pi * radius**2, 1), rel=0.1 if radius > 2 else 0.35)
+    assert 1 / kernel.max() == pytest.approx(np.pi * radius**2, rel=0.1 if radius > 2 else 0.3)
     offsets = np.arange(side) - side // 2
     assert (kernel.sum(axis=0) * offsets**2).sum() == pytest.approx(radius**2 / 4 + 1 / 12, abs=0.1)
 
