@@ -22,6 +22,7 @@ from neurodeploy.graph.rules import (
     NEURONS,
     POOLS,
     PORTABLE_RULES,
+    UNUSABLE,
     VALUE_RULES,
     apply_rules,
 )
@@ -66,7 +67,8 @@ def check_graph(graph: nir.NIRGraph, vocabulary: Vocabulary = "portable") -> lis
                 )
             )
     if vocabulary == "portable":
-        findings += apply_rules(graph, PORTABLE_RULES)
+        unusable = {finding.node for finding in findings if finding.rule in UNUSABLE}
+        findings += apply_rules(graph, PORTABLE_RULES, skip=unusable)
         findings += _cycle_findings(graph)
         findings += _chain_findings(graph)
         findings += _time_step_findings(graph)

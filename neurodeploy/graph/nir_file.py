@@ -155,7 +155,8 @@ def _read_node(path: Path, name: str, item: Any) -> nir.NIRNode:
             "is a graph inside the graph, which is refused", node=where, instead="write its nodes into the graph itself"
         )
     try:
-        return nir.dict2NIRNode(hdf2dict(item))
+        with np.errstate(all="ignore"):
+            return nir.dict2NIRNode(hdf2dict(item))
     except Exception as error:
         # nir raises nine kinds of exception on bad fields, an AssertionError without a word among them
         raise UserError(f"cannot be made a {kind}: {_first_line(error)}", node=where) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,9 +77,9 @@ def _empty(node: nir.NIRNode) -> str | None:
     return next((f"{field}: {values.shape}" for field, values in _parameters(node).items() if values.size == 0), None)
 
 
-def _weight_axes(axes: int) -> Predicate:
+def _weight_axes(least: int, most: int) -> Predicate:
     def broken(node: Any) -> str | None:
-        return None if node.weight.ndim == axes else f"{node.weight.ndim} axes"
+        return None if least <= node.weight.ndim <= most else f"{node.weight.ndim} axes"
 
     return broken
 
@@ -185,14 +185,15 @@ _WITH_ARRAYS = tuple(ARRAYS)
 _UNREADABLE = "parameters must be arrays of real numbers"
 _AXES = "its weight has the wrong number of axes"
 _EMPTY = "a parameter is empty"
-_FINAL = (_UNREADABLE, _AXES, _EMPTY)
+UNUSABLE = (_UNREADABLE, _AXES, _EMPTY)
 """Sentences after which a node is not looked at further: the other predicates would stumble."""
 
 VALUE_RULES: tuple[Rule, ...] = (
     Rule(_WITH_ARRAYS, _not_real, _UNREADABLE),
     Rule(_WITH_ARRAYS, _empty, _EMPTY),
-    Rule((nir.Conv2d,), _weight_axes(4), _AXES, "4 (out, in, rows, columns)"),
-    Rule((nir.Conv1d,), _weight_axes(3), _AXES, "3 (out, in, length)"),
+    Rule((nir.Conv2d,), _weight_axes(4, 4), _AXES, "4 (out, in, rows, columns)"),
+    Rule((nir.Conv1d,), _weight_axes(3, 3), _AXES, "3 (out, in, length)"),
+    Rule(MATRICES, _weight_axes(2, 32), _AXES, "2 (out, in)"),
     Rule(_WITH_ARRAYS, _not_finite, "a parameter holds values that are not finite"),
     Rule((*CONVOLUTIONS, nir.Affine), _bias_length, "its bias has the wrong length", "one value an output"),
     Rule(NEURONS, _different_shapes, "its parameters differ in shape", "one shape, that of the layer"),
@@ -240,13 +241,13 @@ PORTABLE_RULES: tuple[Rule, ...] = (
 """What the portable form asks beyond that."""
 
 
-def apply_rules(graph: nir.NIRGraph, rules: tuple[Rule, ...]) -> Iterator[Finding]:
-    """What the nodes of a graph break of some rules."""
+def apply_rules(graph: nir.NIRGraph, rules: tuple[Rule, ...], skip: Container[str] = ()) -> Iterator[Finding]:
+    """What the nodes of a graph break of some rules; nodes in ``skip`` are not looked at."""
     for name, node in graph.nodes.items():
         for rule in rules:
-            if isinstance(node, rule.pattern):
+            if isinstance(node, rule.pattern) and name not in skip:
                 have = rule.broken(node)
                 if have is not None:
                     yield Finding(name, rule.sentence, have=have, limit=rule.limit, instead=rule.instead)
-                    if rule.sentence in _FINAL:
+                    if rule.sentence in UNUSABLE:
                         break
