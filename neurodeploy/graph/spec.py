@@ -150,7 +150,8 @@ class StudentSpec(BaseModel):
         if self.steps == 1 and self.decay != 1.0:
             raise ValueError(f"decay: {self.decay} has no meaning with one time step; instead: decay = 1")
         for source, target in self.edges:
-            # conv 0 sees 8-bit codes where the others see spikes: on one grid with them its weights would keep a few levels
+            # conv 0 sees 8-bit codes where the others see spikes: on one grid with them its weights would keep a few
+            # levels
             if not 1 <= source < target < self.depth:
                 raise ValueError(
                     f"edges: [{source}, {target}] must run from an earlier conv, not the first, to a later LIF"
