@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neurodeploy import __version__
+from neurodeploy import __version__, lava_env
 from neurodeploy.shipped import shipped
 from neurodeploy.simulate.restore import BACKENDS
 
@@ -52,6 +52,7 @@ def diagnose() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "simulators": sorted(BACKENDS),
         "devices": _devices() if "torch" in have else [],
+        "lava": _lava(),
         "shipped": {name: _count(name, pattern) for name, pattern in _SHIPPED},
         "packages": packages,
         "advice": _advice(have),
@@ -87,6 +88,12 @@ def _devices() -> list[str]:
     return [*devices, "mps"] if torch.backends.mps.is_available() else devices
 
 
+def _lava() -> str | None:
+    """The interpreter of Lava's own environment."""
+    found = lava_env.python()
+    return None if found is None else str(found)
+
+
 def _count(folder: Any, pattern: str) -> dict[str, Any]:
     path: Path = shipped(folder)
     return {"path": str(path), "entries": len(list(path.glob(pattern)))}
@@ -98,4 +105,6 @@ def _advice(have: set[str]) -> list[str]:
         missing = [name for name in extra.packages if name not in have]
         if missing:
             advice.append(f"pip install 'neurodeploy[{extra.name}]'  for {extra.purpose} (lacks {', '.join(missing)})")
+    if lava_env.python() is None:
+        advice.append("neurodeploy doctor --install-lava  to run bundles in Lava, in an environment of its own")
     return advice
