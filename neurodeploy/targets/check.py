@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from neurodeploy.errors import Finding, FindingsError, InternalError, UserError
 from neurodeploy.graph.law import check_graph
-from neurodeploy.graph.portable import UNIT, Network
+from neurodeploy.graph.portable import Network
 from neurodeploy.hardware.fit import Placement, fit_findings, placement
 from neurodeploy.hardware.profile import Profile, load_profile
 from neurodeploy.hardware.shapes import layer_shapes
 from neurodeploy.quantize.bounds import accumulator_findings, range_findings
-from neurodeploy.quantize.levels import expand_levels, fold_levels
+from neurodeploy.quantize.levels import expand_levels
 from neurodeploy.quantize.lower import lower
-from neurodeploy.quantize.network import IntegerLif, IntegerNetwork
+from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.targets import get_target
 from neurodeploy.targets.base import Deployable, Job, Options, Target, checked_options, findings_of
+from neurodeploy.targets.canonical import canonical
 
 SCHEMA_VERSION = 1
 
@@ -125,8 +126,8 @@ def integers(model: Deployable) -> tuple[IntegerNetwork | None, list[Finding]]:
     None where the graph breaks the law or cannot be quantised.
     """
     if not isinstance(model.network, Network):
-        network = fold_levels(expand_levels(model.network))
-        return canonical(network), accumulator_findings(network)
+        network = canonical(model.network)
+        return network, accumulator_findings(network)
     findings = check_graph(model.network.graph, "readable")
     if any(finding.severity == "error" for finding in findings):
         return None, findings
@@ -137,18 +138,6 @@ def integers(model: Deployable) -> tuple[IntegerNetwork | None, list[Finding]]:
     # The chip's own profile judges its ranges, in its own words.
     judged = set(range_findings(lowered.net))
     return canonical(lowered.net), [*findings, *(found for found in lowered.findings if found not in judged)]
-
-
-def canonical(net: IntegerNetwork) -> IntegerNetwork:
-    """The same integers in the gauge of the files: every unit of current is 2^-8, ``output_scale`` takes up the rest.
-
-    An output that counts spikes keeps the unit 1.
-    """
-    counts_spikes = any(isinstance(net.nodes[source], IntegerLif) for source in net.sources(net.readout.name))
-    unit = 1.0 if counts_spikes else UNIT
-    host = net.host.model_copy(update={"output_scale": net.output_scale / unit})
-    units = {node.name: UNIT for node in net.lifs()} | {net.readout.name: unit}
-    return replace(net, host=host, units=units)
 
 
 def _job(network: IntegerNetwork, model: Deployable, options: Options, findings: list[Finding]) -> Job | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,19 +20,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neurodeploy.errors import Finding, FindingsError, UserError
 from neurodeploy.graph.spec import HostSide
+from neurodeploy.hardware.shapes import layer_shapes
 from neurodeploy.quantize.levels import fold_levels
 from neurodeploy.quantize.network import (
     IntArray,
     IntegerConv,
     IntegerDense,
-    IntegerFlatten,
-    IntegerInput,
     IntegerLif,
     IntegerNetwork,
-    IntegerNode,
-    IntegerReadout,
 )
-from neurodeploy.targets.lava_chain import HINTS, READOUT_VTH
+from neurodeploy.targets.lava_chain import HINTS
+from neurodeploy.targets.lava_parts import Chain, Read, plain_host, three
 
 LARGEST_DATASET = 1 << 28
 """Elements of one dataset; the largest layer of a chip has a thousand times fewer weights."""
@@ -115,7 +112,7 @@ class _Reader:
             have = f"{', '.join(order[:5])} ... {len(order)} in all"
             self.findings.append(Finding("layer", "layers must be numbered without gaps from 0", have))
             self._raise()
-        chain = _Chain()
+        chain = Chain()
         for name in order:
             self._layer(f"layer/{name}", layers[name], chain)
         self._raise()
@@ -143,7 +140,7 @@ class _Reader:
             elif math.prod(item.shape or ()) > LARGEST_DATASET:
                 self.findings.append(Finding(name, "is too large", str(item.shape), f"{LARGEST_DATASET} elements"))
 
-    def _layer(self, where: str, group: h5py.Group, chain: _Chain) -> None:
+    def _layer(self, where: str, group: h5py.Group, chain: Chain) -> None:
         kind = self._text(where, group, "type")
         if kind == "flatten":
             chain.flattened = True
@@ -189,20 +186,20 @@ class _Reader:
         flat = values.reshape(-1).tolist()
         return (int(flat[0]), int(flat[-1]))
 
-    def _input(self, where: str, group: h5py.Group, chain: _Chain) -> None:
+    def _input(self, where: str, group: h5py.Group, chain: Chain) -> None:
         shape = self._integers(where, group, "shape")
         if chain.blocks or chain.input_shape:
             self.findings.append(Finding(where, "stands behind another layer", limit="the first"))
         elif shape is not None:
-            chain.input_shape = _three(tuple(shape.reshape(-1).tolist()))
+            chain.input_shape = three(tuple(shape.reshape(-1).tolist()))
         if "neuron" in group and chain.input_shape:
             neuron = self._neuron(where, group, np.zeros(chain.input_shape[0], np.int64))
             if neuron is not None and np.any(np.asarray(neuron.i_decay) != 4096):
                 have = str(neuron.i_decay)
                 self.findings.append(Finding(f"{where}/neuron/iDecay", "a spiking input needs 4096", have))
-            chain.blocks.append(_Read(None, neuron))
+            chain.blocks.append(Read(where, None, neuron, chain.input_shape))
 
-    def _block(self, where: str, group: h5py.Group, chain: _Chain, kind: Literal["conv", "dense"]) -> None:
+    def _block(self, where: str, group: h5py.Group, chain: Chain, kind: Literal["conv", "dense"]) -> None:
         weight = self._integers(where, group, "weight")
         shape = self._integers(where, group, "shape")
         delay = group.get("delay")
@@ -210,13 +207,14 @@ class _Reader:
             self.findings.append(Finding(f"{where}/delay", "delays are not part of the chain form"))
         if weight is None or shape is None:
             return
-        outputs = _three(tuple(shape.reshape(-1).tolist()))
+        outputs = three(tuple(shape.reshape(-1).tolist()))
         node = self._conv(where, group, weight) if kind == "conv" else self._dense(where, weight, math.prod(outputs))
         if node is None:
             return
         channels = outputs[0] if kind == "conv" else math.prod(outputs)
         neuron = self._neuron(where, group, self._bias(where, group, channels, outputs))
-        chain.blocks.append(_Read(node, neuron, chain.flattened))
+        shape3 = outputs if kind == "conv" else (channels, 1, 1)
+        chain.blocks.append(Read(where, node, neuron, shape3, chain.flattened))
         chain.flattened = False
 
     def _conv(self, where: str, group: h5py.Group, weight: IntArray) -> IntegerConv | None:
@@ -289,7 +287,7 @@ class _Reader:
         flat = values.reshape(-1)
         return int(flat[0]) if np.unique(flat).size == 1 else flat
 
-    def _finish(self, chain: _Chain) -> NetFile:
+    def _finish(self, chain: Chain) -> NetFile:
         if not chain.input_shape or not chain.blocks:
             self.findings.append(Finding("layer/0", "no input shape, or no layer behind the input"))
             self._raise()
@@ -306,7 +304,21 @@ class _Reader:
             units={name: value for name, value in hints.units.items() if name in names} if hints else {},
             arithmetic=hints.arithmetic if hints else "loihi2",
         )
+        self._check_shapes(network, chain)
         return NetFile(network, shape, hinted=hints is not None)
+
+    def _check_shapes(self, network: IntegerNetwork, chain: Chain) -> None:
+        """Whether every block's weights lead to the shape that the file says it has."""
+        _, height, width = chain.input_shape or (1, 1, 1)
+        factor = network.host.unshuffle
+        shapes = layer_shapes(network, (height * factor, width * factor))
+        weighted = [name for name, node in network.nodes.items() if isinstance(node, IntegerConv | IntegerDense)]
+        blocks = [block for block in chain.blocks if block.weights is not None]
+        for name, block in zip(weighted, blocks, strict=True):
+            if shapes[name] != block.shape:
+                have, limit = str(block.shape), str(shapes[name])
+                self.findings.append(Finding(f"{block.where}/shape", "its weights lead to another shape", have, limit))
+        self._raise()
 
     def _hints(self) -> _Hints | None:
         item = self.file.get(HINTS)
@@ -317,68 +329,3 @@ class _Reader:
         except (ValidationError, ValueError, TypeError) as error:
             first = str(error).splitlines()[0]
             raise UserError(f"its hints are refused: {first}", node=f"{self.path}: {HINTS}") from error
-
-
-@dataclass(frozen=True)
-class _Read:
-    """One block; no weights for a spiking input layer."""
-
-    weights: IntegerConv | IntegerDense | None
-    neuron: IntegerLif | None
-    flattened: bool = False
-
-
-class _Chain:
-    """The blocks read so far."""
-
-    def __init__(self) -> None:
-        self.input_shape: tuple[int, int, int] | None = None
-        self.blocks: list[_Read] = []
-        self.flattened = False
-
-    def nodes(self) -> Iterator[IntegerNode]:
-        """All nodes in order, named as the program names a student's."""
-        yield IntegerInput("input", (self.input_shape or (1, 1, 1))[0])
-        last = len(self.blocks) - 1
-        number = 0
-        for place, block in enumerate(self.blocks):
-            if block.flattened:
-                yield IntegerFlatten(f"flatten{number}")
-            kind = "dense" if isinstance(block.weights, IntegerDense) else "conv"
-            if block.weights is not None:
-                yield replace(block.weights, name=f"{kind}{number}")
-            neuron = block.neuron
-            if neuron is not None and place == last and _is_readout(neuron):
-                yield IntegerReadout("output", neuron.bias)
-                return
-            if neuron is not None:
-                yield replace(neuron, name="lif_input" if block.weights is None else f"lif{number}")
-            number += block.weights is not None
-        final = self.blocks[-1].neuron
-        yield IntegerReadout("output", np.zeros(0 if final is None else len(final.bias), np.int64))
-
-
-def _is_readout(neuron: IntegerLif) -> bool:
-    keeps = not np.any(neuron.v_decay) and bool(np.all(np.asarray(neuron.i_decay) == 4096))
-    return keeps and neuron.vth == READOUT_VTH
-
-
-def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(C, h, w) from what a file says: one to three numbers."""
-    filled = (*shape, 1, 1)[:3]
-    return (int(filled[0]), int(filled[1]), int(filled[2]))
-
-
-def plain_host(channels: int) -> HostSide:
-    """The host side of a file that says nothing: one step, the codes are the image, no residual.
-
-    Raises:
-        UserError: The input has neither 1 nor 3 channels, so that it is no image.
-    """
-    if channels not in (1, 3):
-        raise UserError(
-            "the file says nothing of its host side, and its input is no image of 1 or 3 channels",
-            have=f"{channels} channels",
-            instead="export it with this program, which writes the host side beside it",
-        )
-    return HostSide(channels=1 if channels == 1 else 3, unshuffle=1, input_scale=1.0, residual=False)

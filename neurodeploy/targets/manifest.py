@@ -176,14 +176,25 @@ class Manifest(BaseModel):
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
-    """The bytes of ``manifest.json``: UTF-8 JSON, two spaces of indent, keys in the order of the schema."""
-    values = manifest.model_dump(mode="json")
-    return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """The bytes of ``manifest.json``: UTF-8 JSON, two spaces of indent, keys in the order of the schema.
+
+    Raises:
+        UserError: What is said of the model cannot stand in JSON.
+    """
+    try:
+        # pydantic would write null for a number that is not finite
+        json.dumps(manifest.model.about, allow_nan=False)
+        values = manifest.model_dump(mode="json")
+        return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except (ValueError, TypeError) as error:
+        raise UserError(f"what is said of the model cannot stand in JSON: {error}", node=MANIFEST) from error
 
 
-def manifest_schema() -> dict[str, Any]:
-    """The JSON schema of ``manifest.json``."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}
+def manifest_schema(target: str) -> dict[str, Any]:
+    """The JSON schema of ``manifest.json`` in a bundle of one target: ``export/TARGET/manifest.schema.json``."""
+    schema = Manifest.model_json_schema()
+    schema["properties"]["target"] = {"const": target, "title": "Target", "type": "string"}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def read_manifest(folder: Path) -> Manifest:

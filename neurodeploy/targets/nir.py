@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import nir
 import numpy as np
 
 from neurodeploy.errors import Finding
@@ -26,6 +27,7 @@ from neurodeploy.quantize.network import (
     IntegerNode,
 )
 from neurodeploy.targets.base import Job, Written, gathered
+from neurodeploy.targets.canonical import canonical
 from neurodeploy.targets.manifest import Manifest
 from neurodeploy.targets.registers import neuron_findings, range_findings
 
@@ -81,11 +83,36 @@ def check(job: Job) -> list[Finding]:
 
 def write(job: Job, folder: Path) -> Written:
     """Writes ``network.nir``."""
-    graph = grid_network(job.network, job.size).graph
-    write_nir(folder / NETWORK, graph, compat="1.0.4" if job.options.get("compat") == "1.0.4" else None, force=False)
+    graph = readable_everywhere(grid_network(job.network, job.size))
+    write_nir(folder / NETWORK, graph, compat="1.0.4" if job.options.get("compat") == "1.0.4" else None)
     return Written(files=(NETWORK,))
+
+
+def readable_everywhere(network: Network) -> nir.NIRGraph:
+    """The graph with ``tau = 2 dt`` where one time step makes it free: SpikingJelly refuses ``tau = dt``.
+
+    From a membrane of 0 one step gives ``v = dt / tau * x``, so that half the threshold says the same, exactly.
+    """
+    graph, host = network.graph, network.host
+    if host.steps > 1:
+        return graph
+    nodes = {
+        name: _half_leak(node, host.dt) if isinstance(node, nir.LIF) else node for name, node in graph.nodes.items()
+    }
+    return nir.NIRGraph(nodes=nodes, edges=graph.edges, metadata=graph.metadata, type_check=False)
+
+
+def _half_leak(node: nir.LIF, dt: float) -> nir.LIF:
+    shape, threshold = node.v_threshold.shape, np.float32(node.v_threshold.flat[0]) / np.float32(2)
+    return nir.LIF(
+        tau=np.broadcast_to(np.float32(2 * dt), shape),
+        r=node.r,
+        v_leak=node.v_leak,
+        v_threshold=np.broadcast_to(threshold, shape),
+        v_reset=node.v_reset,
+    )
 
 
 def read(folder: Path, manifest: Manifest) -> Mapping[str, IntegerNetwork]:
     """The integer network that ``network.nir`` holds, recovered by value."""
-    return {NETWORK: quantize(Network(graph=read_nir(folder / NETWORK), host=manifest.host))}
+    return {NETWORK: canonical(quantize(Network(graph=read_nir(folder / NETWORK), host=manifest.host)))}

@@ -1,0 +1,205 @@
+"""Who can run a bundle: our own simulators, and frameworks of others that read NIR, each with its own reader.
+
+A reader gives the runs it made (one for every file it understood), or a sentence why it made none. What it loads it
+loads from the bundle's file; nothing of the network is handed to it from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import neurodeploy
+from neurodeploy.errors import UserError
+from neurodeploy.graph.nir_file import read_nir
+from neurodeploy.graph.portable import Network
+from neurodeploy.graph.spec import DT
+from neurodeploy.targets.bundle import Bundle
+from neurodeploy.targets.floats import float_run
+from neurodeploy.targets.nir import NETWORK as NIR_FILE
+from neurodeploy.targets.proof import Spikes, integer_run
+
+Outputs = NDArray[np.floating[Any]]
+
+
+class Refused(Exception):
+    """A reader cannot run this bundle; the text says why."""
+
+
+@dataclass(frozen=True)
+class ReaderRun:
+    """What one reader made of one file.
+
+    Attributes:
+        file: Name of the file.
+        spikes: Layer -> (T, C, h, w).
+        output: (C, h, w), the mean over the time steps in units of the NIR graph, or the integer sum over the steps.
+        integers: Which of the two ``output`` is, and what it is compared with.
+        restored: (C, H, W), the restored image; only where the reader decodes it.
+        note: What the reader is known to do otherwise than the graph says.
+    """
+
+    file: str
+    spikes: Mapping[str, Spikes]
+    output: Outputs | NDArray[np.int64]
+    integers: bool = False
+    restored: NDArray[np.float64] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader.
+
+    Attributes:
+        package: The distribution that has to be installed; None for our own.
+        run: Runs a bundle's proof input. Raises :class:`Refused`.
+        instead: How to get it.
+    """
+
+    package: str | None
+    run: Callable[[Bundle], list[ReaderRun]]
+    instead: str = ""
+
+    def version(self) -> str | None:
+        """Its version; None where it is not installed."""
+        if self.package is None:
+            return neurodeploy.__version__
+        try:
+            return version(self.package)
+        except PackageNotFoundError:
+            return None
+
+
+def _reference(bundle: Bundle) -> list[ReaderRun]:
+    """Our integer simulator, on every network that the files hold."""
+    image = bundle.proof()["image"]
+    runs = []
+    for file, network in bundle.networks().items():
+        result = integer_run(network, image)
+        runs.append(ReaderRun(file, result.spikes, result.readout, integers=True, restored=result.restored))
+    return runs
+
+
+def _nir_path(bundle: Bundle) -> Path:
+    """The NIR file, once our own reader has found nothing against it: those of others have no limits."""
+    path = bundle.path / NIR_FILE
+    if not any(entry.path == NIR_FILE for entry in bundle.manifest.files):
+        raise Refused(f"the bundle has no {NIR_FILE}")
+    read_nir(path)
+    return path
+
+
+def _float(bundle: Bundle) -> list[ReaderRun]:
+    """Our float interpreter on the NIR file."""
+    network = Network(graph=read_nir(_nir_path(bundle)), host=bundle.manifest.host)
+    result = float_run(network, bundle.proof()["codes"].astype(np.int64))
+    return [ReaderRun(NIR_FILE, result.spikes, result.output)]
+
+
+def _norse(bundle: Bundle) -> list[ReaderRun]:
+    path = _nir_path(bundle)
+    import nir
+    import norse.torch
+
+    graph = nir.read(path)
+    edges = list(graph.edges)
+    model = norse.torch.from_nir(graph, dt=bundle.manifest.dt)
+    order = {node.name: place for place, node in enumerate(model.execution_order)}
+    early = [edge for edge in edges if order.get(edge[0], -1) > order.get(edge[1], -1)]
+    note = f"its executor runs {early[0][1]} before {early[0][0]} has been added to it" if early else ""
+    return [_stepped(bundle, model, note)]
+
+
+def _snntorch(bundle: Bundle) -> list[ReaderRun]:
+    path = _nir_path(bundle)
+    if bundle.manifest.dt != DT:
+        raise Refused(f"snnTorch takes every graph to have dt = {DT:g} s, this one has {bundle.manifest.dt:g} s")
+    import nir
+    from snntorch.import_nir import import_from_nir
+
+    model = import_from_nir(nir.read(path))
+    for module in model.modules():
+        if hasattr(module, "reset_mem"):
+            module.reset_mem()
+    return [_stepped(bundle, model)]
+
+
+def _spikingjelly(bundle: Bundle) -> list[ReaderRun]:
+    path = _nir_path(bundle)
+    import nir
+    from spikingjelly.activation_based.nir_exchange import import_from_nir
+
+    return [_stepped(bundle, import_from_nir(nir.read(path), dt=bundle.manifest.dt))]
+
+
+def _stepped(bundle: Bundle, model: Any, note: str = "") -> ReaderRun:
+    """Runs a torch model ``(x, state) -> (y, state)`` step by step from no state, watching every spiking module."""
+    import torch
+
+    kept: dict[str, list[Spikes]] = {layer.name: [] for layer in bundle.manifest.proof.layers}
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(_module: Any, _inputs: Any, out: Any) -> None:
+            spikes = out[0] if isinstance(out, tuple) else out
+            kept[name].append(spikes.detach().numpy()[0] != 0)
+
+        return hook
+
+    for name in kept:
+        model.get_submodule(name).register_forward_hook(watch(name))
+    codes = torch.from_numpy(bundle.proof()["codes"].astype(np.float32))[None]
+    state, total = None, np.zeros(1)
+    with torch.no_grad():
+        for _ in range(bundle.manifest.steps):
+            y, state = model(codes, state)
+            total = total + y[0].numpy().astype(np.float64)
+    spikes = {name: np.stack(steps) for name, steps in kept.items()}
+    return ReaderRun(NIR_FILE, spikes, total / bundle.manifest.steps, note=note)
+
+
+def _foreign(run: Callable[[Bundle], list[ReaderRun]]) -> Callable[[Bundle], list[ReaderRun]]:
+    """Keeps a framework's prints and warnings to itself, and turns whatever it raises into a refusal."""
+
+    def quiet(bundle: Bundle) -> list[ReaderRun]:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return run(bundle)
+        except (Refused, UserError):
+            raise
+        # Another project's reader may raise anything at all about a file that it does not take.
+        except Exception as error:
+            raise Refused(f"it refuses the file: {type(error).__name__}: {error}") from error
+
+    return quiet
+
+
+def _lava(bundle: Bundle) -> list[ReaderRun]:
+    script = " --proof`" if any(entry.path == "network.net" for entry in bundle.manifest.files) else None
+    if script is None:
+        raise Refused("the bundle has no network.net")
+    raise Refused(
+        "Lava runs in an environment of its own (Python 3.10): make it with `neurodeploy doctor --install-lava`, "
+        f"then run there `python {bundle.path / 'run.py'}{script}"
+    )
+
+
+READERS: dict[str, Reader] = {
+    "reference": Reader(None, _reference),
+    "float": Reader(None, _float),
+    "norse": Reader("norse", _foreign(_norse), "pip install 'neurodeploy[interop]'"),
+    "snntorch": Reader("snntorch", _foreign(_snntorch), "pip install 'neurodeploy[interop]'"),
+    "spikingjelly": Reader("spikingjelly", _foreign(_spikingjelly), "pip install 'neurodeploy[interop]'"),
+    "lava": Reader(None, _lava),
+}
+"""Every reader by name, in the order in which they run."""
