@@ -22,7 +22,7 @@ from neurodeploy.distill.trainer import Plan, Trainer
 from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file
 from neurodeploy.graph.student_file import write_student
-from neurodeploy.images.datasets import Builtin, DegradedFolder, ImageSet, PairedFolders, PatchBatch, PatchSampler, Sample
+from neurodeploy.images.datasets import Builtin, CleanSet, DegradedFolder, PairedFolders, PatchBatch, PatchSampler, Sample
 from neurodeploy.images.metrics import psnr
 from neurodeploy.networks.student import SpikingStudent
 from neurodeploy.networks.teachers import Teacher, load_teacher
@@ -127,7 +127,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def open_images(recipe: Recipe, source: str | Pairs, part: str) -> ImageSet:
+def open_images(recipe: Recipe, source: str | Pairs, part: str) -> CleanSet | PairedFolders:
     """The pictures of a recipe's ``data.train`` or ``data.test``."""
     channels = recipe.student.channels
     if isinstance(source, Pairs):

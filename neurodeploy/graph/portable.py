@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from neurodeploy.errors import UserError
-from neurodeploy.graph.spec import HostSide, StudentSpec, threshold_offset
+from neurodeploy.graph.spec import HostSide, StudentSpec, population_shifts, shared_threshold, threshold_offset
 
 WEIGHT_STEP = 2.0**-7
 """Value of one int8 step of a weight in the graph of a quantised student."""
@@ -125,8 +125,7 @@ def _conv_offsets(spec: StudentSpec, tensors: Tensors, quantized: bool) -> tuple
     offsets: list[NDArray[np.float64]] = []
     for layer in range(spec.depth):
         if quantized:
-            vth = tensors[f"lif{layer}.vth"].astype(np.float64)
-            wanted = vth[0] - vth
+            wanted = population_shifts(tensors[f"lif{layer}.vth"]).astype(np.float64)
         else:
             wanted = -float(tensors[f"lif{layer}.delta"]) * np.arange(spec.levels, dtype=np.float64)
         offsets.append(wanted - sum(offsets[source] for source, target in spec.edges if target == layer))
@@ -173,7 +172,7 @@ def _build_lif(student: _Student, layer: int) -> nir.NIRNode:
     spec = student.spec
     shape = (spec.levels * spec.width, *student.grid)
     if student.quantized:
-        threshold = (float(student.tensors[f"lif{layer}.vth"][0]) + threshold_offset(spec.decay)) * UNIT
+        threshold = (shared_threshold(student.tensors[f"lif{layer}.vth"]) + threshold_offset(spec.decay)) * UNIT
     else:
         threshold = float(student.tensors[f"lif{layer}.delta"]) / 2
     return lif_node(shape, threshold=spec.decay * threshold, decay=spec.decay, dt=spec.host().dt)

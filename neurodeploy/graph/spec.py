@@ -7,6 +7,7 @@ refused when the description is made.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -26,8 +27,7 @@ class HostSide(BaseModel):
     ``codes = clip(rint(x * input_scale), input_min, input_max)`` for an image ``x`` in [0, 1], padded by edge
     replication to a multiple of ``unshuffle``, then pixel-unshuffled: (C, H, W) -> (C * unshuffle**2, H/unshuffle,
     W/unshuffle). With ``y`` the network's output averaged over the ``steps`` time steps (in the units of the NIR
-    graph) and pixel-shuffled back: ``restored = codes / input_scale - output_scale * y`` (``residual``) or
-    ``output_scale * y``.
+    graph) and pixel-shuffled back: ``restored = x - output_scale * y`` (``residual``) or ``output_scale * y``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,10 +72,7 @@ class HostSide(BaseModel):
         """
         _, height, width = image.shape
         out = self.output_scale * pixel_shuffle(output.astype(np.float64), self.unshuffle)[:, :height, :width]
-        if not self.residual:
-            return out
-        codes = np.clip(np.rint(image.astype(np.float64) * self.input_scale), self.input_min, self.input_max)
-        return codes / self.input_scale - out
+        return image.astype(np.float64) - out if self.residual else out
 
 
 def pad_to_multiple(array: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
@@ -127,6 +124,13 @@ class StudentSpec(BaseModel):
     levels: int = Field(1, ge=1, le=15, description="integer activation levels D; more than 1 only with steps 1")
     steps: int = Field(4, ge=1, le=64, description="time steps T")
     decay: float = Field(1.0, gt=0.0, le=1.0, description="share of the membrane lost a step, a multiple of 1/4096")
+    input_scale: float = Field(
+        63.75,
+        ge=1.0,
+        le=1023.0,
+        description="codes of the input a unit of brightness. Finer codes make larger currents in the first layer, whose"
+        " thresholds and biases have to fit 13 bits, and so leave fewer bits for its weights",
+    )
     norm: Literal["none", "batch"] = "none"
     residual: bool = True
 
@@ -188,6 +192,10 @@ class StudentSpec(BaseModel):
             channels=self.channels,
             unshuffle=self.unshuffle,
             steps=self.steps,
+            input_scale=self.input_scale,
+            # a unit of brightness to spare on either side for noise
+            input_min=-math.ceil(self.input_scale),
+            input_max=2 * math.ceil(self.input_scale),
             output_scale=output_scale,
             residual=self.residual,
         )
@@ -201,3 +209,24 @@ def threshold_offset(decay: float) -> float:
     threshold lies between the integer one and the next value that the chip can hold, and off every dyadic grid.
     """
     return 0.5 if decay in (0.0, 1.0) else 1.0 / 96.0
+
+
+def population_shifts(vth: NDArray[np.integer]) -> NDArray[np.int64]:
+    """What the bias of each threshold population differs by from the layer's own, in integer units.
+
+    All populations share one threshold, that half-way between the lowest and the highest (:func:`shared_threshold`), so
+    population i, which is to fire above ``vth[i]``, has its bias raised by the difference; half-way, because biases
+    have 13 bits.
+
+    Args:
+        vth: (D,) thresholds, ascending.
+
+    Returns:
+        (D,) int64, descending.
+    """
+    return shared_threshold(vth) - np.asarray(vth, dtype=np.int64)
+
+
+def shared_threshold(vth: NDArray[np.integer]) -> int:
+    """The one threshold of a layer whose populations are to fire above ``vth``."""
+    return (int(vth[0]) + int(vth[-1])) // 2

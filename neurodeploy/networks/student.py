@@ -19,13 +19,15 @@ from torch import Tensor, nn
 
 from neurodeploy.errors import UserError
 from neurodeploy.graph.passes import fold_batch_norm
-from neurodeploy.graph.spec import StudentSpec, threshold_offset
+from neurodeploy.graph.spec import StudentSpec, population_shifts, threshold_offset
 from neurodeploy.graph.student_file import StudentFile
 from neurodeploy.networks.neurons import SURROGATES, levels, levels_on_grid, lif, norse_lif
 
 WEIGHT_MIN, WEIGHT_MAX = -128, 127
 BIAS_LIMIT = 4095
 THRESHOLD_LIMIT = 131071
+HEADROOM = 1.2
+"""Room for biases and thresholds to grow while training goes on on the grid."""
 
 Feature = Literal["spikes", "membrane"]
 
@@ -146,7 +148,7 @@ class SpikingStudent(nn.Module):
         out = self._current(spec.depth, mean)
         out = F.pixel_shuffle(out, spec.unshuffle) if spec.unshuffle > 1 else out
         out = out[..., :height, :width].float()
-        return (codes - out if spec.residual else out), found
+        return (x - out if spec.residual else out), found
 
     def _match_time(self, source: Tensor, like: Tensor) -> Tensor:
         if source.shape[0] == like.shape[0]:
@@ -168,7 +170,7 @@ class SpikingStudent(nn.Module):
         on_grid = bool(self.on_grid)
         if spec.steps == 1:
             if on_grid:
-                unit = self._half_step(layer)
+                unit = self._unit(layer)
                 first, spacing = self._threshold_integers(layer)
                 lowest = (first + threshold_offset(spec.decay)) * unit
                 return levels_on_grid(current, lowest, spacing * unit, delta, spec.levels)
@@ -180,15 +182,27 @@ class SpikingStudent(nn.Module):
         theta = delta / 2
         if on_grid:
             first, _ = self._threshold_integers(layer)
-            theta = theta + ((first + threshold_offset(spec.decay)) * self._half_step(layer) - theta).detach()
+            theta = theta + ((first + threshold_offset(spec.decay)) * self._unit(layer) - theta).detach()
         if self.dynamics == "norse":
             return norse_lif(by_time, theta, spec.decay).flatten(0, 1)
         return lif(by_time, theta, spec.decay, self.surrogate).flatten(0, 1)
 
     # the integer grid
 
-    def _half_step(self, layer: int) -> float:
-        return float(self.weight_steps[layer]) / 2
+    def _unit(self, layer: int) -> float:
+        """Value of one integer unit of the current of ``conv{layer}``: half a step of its weights, because the chip's
+        weights are the even 2 q; the first layer receives integer codes.
+        """
+        scale = self.spec.input_scale if layer == 0 else 1.0
+        return float(self.weight_steps[layer]) / (2 * scale)
+
+    def _bias_range(self, layer: int) -> tuple[int, int]:
+        """What the bias may be, in units, so that the biases of all populations fit 13 bits."""
+        if layer == self.spec.depth:
+            return -BIAS_LIMIT, BIAS_LIMIT
+        first, spacing = self._threshold_integers(layer)
+        above, below = population_shifts(first + spacing * np.arange(self.spec.levels))[[0, -1]]
+        return -BIAS_LIMIT - int(below), BIAS_LIMIT - int(above)
 
     def _grid_weight(self, layer: int) -> Tensor:
         weight, step = self.convs[layer].weight, float(self.weight_steps[layer])
@@ -197,8 +211,8 @@ class SpikingStudent(nn.Module):
         return inside + (on_grid - inside).detach()
 
     def _grid_bias(self, layer: int) -> Tensor:
-        bias, unit = self.convs[layer].bias, self._half_step(layer)
-        on_grid = (bias / unit).round().clamp(-BIAS_LIMIT, BIAS_LIMIT) * unit
+        bias, unit = self.convs[layer].bias, self._unit(layer)
+        on_grid = (bias / unit).round().clamp(*self._bias_range(layer)) * unit
         return bias + (on_grid - bias).detach()
 
     def _threshold_integers(self, layer: int) -> tuple[int, int]:
@@ -206,7 +220,7 @@ class SpikingStudent(nn.Module):
 
         The spacing is the learned step, rounded; the lowest threshold is half of it, rounded down.
         """
-        spacing = max(1, round(float(self.delta(layer).detach()) / self._half_step(layer)))
+        spacing = max(1, round(float(self.delta(layer).detach()) / self._unit(layer)))
         return spacing // 2, spacing
 
     @torch.no_grad()
@@ -238,14 +252,15 @@ class SpikingStudent(nn.Module):
         self.on_grid.fill_(True)
 
     def _smallest_step(self, layer: int) -> float:
-        """Step below which the bias or a threshold would not fit its bits."""
-        needs = [2 * float(self.convs[layer].bias.abs().max()) / BIAS_LIMIT]
+        """Step below which the bias of a population or a threshold would not fit its bits."""
+        largest = float(self.convs[layer].bias.abs().max())
+        needs = [largest / BIAS_LIMIT]
         if layer < self.spec.depth:
-            # populations beyond the first shift their bias by up to D - 1 steps of delta
-            spread = float(self.delta(layer)) * (self.spec.levels - 1)
-            needs.append(2 * (float(self.convs[layer].bias.abs().max()) + spread) / BIAS_LIMIT)
-            needs.append(2 * float(self.delta(layer)) * self.spec.levels / THRESHOLD_LIMIT)
-        return max(needs)
+            delta, levels_above = float(self.delta(layer)), self.spec.levels - 1
+            # populations shift their bias by up to half of the way between the lowest and the highest threshold
+            needs = [(largest + delta * levels_above / 2) / BIAS_LIMIT, delta * self.spec.levels / THRESHOLD_LIMIT]
+        scale = self.spec.input_scale if layer == 0 else 1.0
+        return max(needs) * HEADROOM * 2 * scale
 
     def _step_groups(self) -> list[tuple[int, ...]]:
         group = list(range(self.spec.depth + 1))
@@ -272,12 +287,11 @@ class SpikingStudent(nn.Module):
             step = float(self.weight_steps[layer])
             # the same float32 quotient that the forward pass rounds
             q = (conv.weight.detach() / step).round().clamp(WEIGHT_MIN, WEIGHT_MAX).cpu()
-            b = (conv.bias.detach() / self._half_step(layer)).round().clamp(-BIAS_LIMIT, BIAS_LIMIT).cpu()
+            b = (conv.bias.detach() / self._unit(layer)).round().clamp(*self._bias_range(layer)).cpu()
             tensors[f"conv{layer}.weight"] = q.numpy().astype(np.int8)
             tensors[f"conv{layer}.bias"] = b.numpy().astype(np.int32)
             # the network on the chip receives integer codes, so the first step carries 1 / input_scale
-            scale = self.spec.host().input_scale if layer == 0 else 1.0
-            tensors[f"conv{layer}.step"] = np.asarray(step / scale, dtype=np.float64)
+            tensors[f"conv{layer}.step"] = np.asarray(2 * self._unit(layer), dtype=np.float64)
         for layer in range(self.spec.depth):
             if on_grid:
                 first, spacing = self._threshold_integers(layer)
@@ -297,16 +311,16 @@ class SpikingStudent(nn.Module):
                 torch.from_numpy(np.asarray(file.tensors[f"conv{layer}.{part}"])) for part in ("weight", "bias")
             )
             if file.quantized:
-                scale = spec.host().input_scale if layer == 0 else 1.0
+                scale = spec.input_scale if layer == 0 else 1.0
                 step = float(file.tensors[f"conv{layer}.step"]) * scale
                 student.weight_steps[layer] = step
-                weight, bias = weight.double() * step, bias.double() * step / 2
+                weight, bias = weight.double() * step, bias.double() * student._unit(layer)
             conv.weight.copy_(weight)
             conv.bias.copy_(bias)
         for layer in range(spec.depth):
             if file.quantized:
                 spacing = _spacing(np.asarray(file.tensors[f"lif{layer}.vth"], dtype=np.int64), f"lif{layer}.vth")
-                student.log_delta[layer] = math.log(spacing * student._half_step(layer))
+                student.log_delta[layer] = math.log(spacing * student._unit(layer))
             else:
                 student.log_delta[layer] = float(np.log(file.tensors[f"lif{layer}.delta"]))
         student.on_grid.fill_(file.quantized)

