@@ -66,7 +66,7 @@ class Rain(DegradationBase):
     """
 
     kind: Literal["rain"] = "rain"
-    density: Annotated[Interval, Within(0, 0.2)] = Field((0.002, 0.01), description="streaks a pixel")
+    density: Annotated[Interval, Within(0, 0.2)] = Field((0.001, 0.006), description="streaks a pixel")
     length: Annotated[Interval, Within(1, 300)] = Field(
         (15.0, 45.0), description="length of a streak in pixels, drawn for each"
     )
@@ -74,7 +74,7 @@ class Rain(DegradationBase):
         (-15.0, 15.0), description="direction of fall in degrees from the vertical"
     )
     strength: Annotated[Interval, Within(0, 1)] = Field(
-        (0.1, 0.5), description="brightness of a streak, 1 = white, drawn for each"
+        (0.1, 0.4), description="brightness of a streak, 1 = white, drawn for each"
     )
     width: Annotated[Interval, Within(0.5, 4)] = Field(
         (1.0, 2.0), description="width of a streak in pixels, drawn for each"

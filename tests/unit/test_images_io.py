@@ -332,10 +332,12 @@ def test_other_files_are_named(tmp_path: Path, head: bytes, word: str) -> None:
 
 def test_pixel_layouts_that_are_not_supported(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
-    tifffile.imwrite(tmp_path / "bands.tif", np.zeros((4, 4, 7), np.uint16), photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "bands.tif", np.zeros((4, 4, 2), np.uint16), photometric="minisblack", planarconfig="contig"
+    )
     assert "is a TIFF file whose header is damaged or whose pixel layout" in refused(tmp_path / "bands.tif")
-    (tmp_path / "head.jpg").write_bytes(b"\xff\xd8\xff\xe0 and nothing else")
-    assert "is a JPEG file" in refused(tmp_path / "head.jpg")
+    (tmp_path / "head.png").write_bytes(b"\x89PNG\r\n and nothing else")
+    assert "is a PNG file" in refused(tmp_path / "head.png")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".webp"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from neurodeploy.errors import UserError
+from neurodeploy.images.datasets import PairedFolders
 from neurodeploy.images.io import list_images, read_image
 from neurodeploy.images.metrics import luma, psnr, ssim, to_8bit
 from tests.shared import shared_data
@@ -135,3 +136,10 @@ def test_noisy_set12_has_the_published_psnr() -> None:
         assert unclipped == pytest.approx(20.17, abs=0.05)
     np.testing.assert_allclose(measured, plain, atol=2e-3)
     assert np.mean(measured) == pytest.approx(20.3, abs=0.15)
+
+
+@pytest.mark.parametrize(("name", "luma_db"), [("rain100l_8", 29.90), ("rain100h_8", 14.54)])
+def test_rainy_pictures_have_the_luma_psnr_measured_elsewhere(name: str, luma_db: float) -> None:
+    pairs = PairedFolders(shared_data(f"{name}/rain"), shared_data(f"{name}/norain"), 3)
+    measured = [psnr(sample.degraded, sample.clean, y_channel=True) for sample in pairs if sample.clean is not None]
+    assert len(measured) == 8 and np.mean(measured) == pytest.approx(luma_db, abs=0.005)
