@@ -69,7 +69,6 @@ def command(
     """
     from neurodeploy.report.evaluate import open_dataset
     from neurodeploy.report.measure import DEFAULT_PROFILES, Pricing, measure_energy
-    from neurodeploy.report.page import write_page
     from neurodeploy.zoo import resolve
 
     chosen = resolve(model, steps=steps)
@@ -90,10 +89,11 @@ def command(
             tile=tile,
             pricing=Pricing(hops, step_time, chips, allow_partial, allow_estimates),
             reproduce={"seed": seed_of(settings)},
+            html=html,
+            force=force,
             progress=update,
         )
     if html is not None:
-        write_page(html, report, force=force)
         say(settings, f"page: {html}")
     answer(settings, report, lambda: _text(report))
     return 0 if report["ok"] else 1

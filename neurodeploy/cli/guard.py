@@ -53,12 +53,17 @@ def guarded(run: Callable[[], Any], settings: Settings, words: Sequence[str]) ->
         _never_fail_on_characters(stream)
     if not _given(words, "-v", "--verbose"):
         warnings.simplefilter("ignore")
+    stdout = sys.stdout
     try:
         try:
             code = run()
             sys.stdout.flush()
             return int(code or 0)
         except BaseException as error:
+            if isinstance(error, SystemExit) and sys.stdout is not stdout:
+                # click met the closed pipe first: it put another stream in place, and would end with a 1
+                sys.stdout = stdout
+                raise BrokenPipeError from error
             code = _end(error, settings, words)
             sys.stdout.flush()
             return code
@@ -78,8 +83,6 @@ def _end(error: BaseException, settings: Settings, words: Sequence[str]) -> int:
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         _line(f"interrupted; {settings.kept}")
         return INTERRUPTED
-    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
-        raise error.__context__  # click has met it already and would end with a 1
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 2
     if isinstance(error, click.exceptions.NoArgsIsHelpError):

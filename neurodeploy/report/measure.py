@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from neurodeploy.energy.baselines import Teacher
 from neurodeploy.energy.count import OperationCounter
 from neurodeploy.energy.results import Counts
 from neurodeploy.errors import UserError
+from neurodeploy.files import writing_file
 from neurodeploy.hardware.profile import load_profile
 from neurodeploy.model import Model, TeacherModel
 from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.report.energy import energy_report
 from neurodeploy.report.evaluate import ImageSet
+from neurodeploy.report.page import energy_html
 from neurodeploy.simulate.restore import restore
 
 DEFAULT_PROFILES = ("loihi2", "cmos45-int32-lemaire", "cmos45-int8")
@@ -44,6 +48,8 @@ def measure_energy(
     tile: int | None = None,
     pricing: Pricing | None = None,
     reproduce: dict[str, Any] | None = None,
+    html: str | Path | None = None,
+    force: bool = False,
     progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Restores pictures in the chip's integers, counts what that does, and prices it.
@@ -57,31 +63,37 @@ def measure_energy(
         tile: Side of the tiles of large pictures; no count depends on it.
         pricing: How counts are priced.
         reproduce: What it takes to run this again, for the report.
+        html: Write the report as one page, too.
+        force: Replace that page.
         progress: Called after every picture.
 
     Raises:
-        UserError: No picture; the model has no spikes; a profile is unknown; the teacher cannot run.
+        UserError: No picture; the model has no spikes; a profile is unknown; the teacher cannot run; the page exists.
     """
     chosen = [load_profile(name) for name in profiles]
     count = len(dataset) if limit is None else min(limit, len(dataset))
     if count < 1:
         raise UserError("there is no picture to run")
     net = model.integer()
-    sizes, counts = count_operations(net, dataset, count, tile=tile, progress=progress)
     how = pricing or Pricing()
-    return energy_report(
-        counts,
-        chosen,
-        model=model.name,
-        teacher=None if teacher is None else count_teacher(teacher, sizes),
-        data=dataset.describe() + ("" if count == len(dataset) else f", the first {count}"),
-        hops=how.hops,
-        step_seconds=how.step_seconds,
-        chips=how.chips,
-        allow_partial=how.allow_partial,
-        allow_estimates=how.allow_estimates,
-        reproduce=reproduce,
-    )
+    with writing_file(html, force=force) if html is not None else nullcontext() as page:
+        sizes, counts = count_operations(net, dataset, count, tile=tile, progress=progress)
+        report = energy_report(
+            counts,
+            chosen,
+            model=model.name,
+            teacher=None if teacher is None else count_teacher(teacher, sizes),
+            data=dataset.describe() + ("" if count == len(dataset) else f", the first {count}"),
+            hops=how.hops,
+            step_seconds=how.step_seconds,
+            chips=how.chips,
+            allow_partial=how.allow_partial,
+            allow_estimates=how.allow_estimates,
+            reproduce=reproduce,
+        )
+        if page is not None:
+            page.write_text(energy_html(report), encoding="utf-8")
+    return report
 
 
 def count_operations(

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -59,9 +58,12 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
 def test_help_is_quick() -> None:
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = os.times()
         assert _run("--help").returncode == 0
-        seconds.append(time.perf_counter() - start)
+        after = os.times()
+        # processor time, not the clock: other programs may keep the machine busy
+        spent = after.children_user + after.children_system - before.children_user - before.children_system
+        seconds.append(spent)
     assert min(seconds) < 0.4
 
 
@@ -221,6 +223,15 @@ def test_a_closed_pipe_ends_quietly() -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pipe_that_closes_during_the_help_ends_quietly() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        command = [sys.executable, "-m", "neurodeploy", "--help"]
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
