@@ -166,10 +166,10 @@ class StudentModel(Model):
 
     @property
     def parameters(self) -> int:
-        """Weights, biases, and one threshold a layer; the populations of a layer share theirs."""
+        """Weights, biases, and one threshold a population and layer."""
         tensors = self.file.tensors
         layers = range(self.file.spec.depth + 1)
-        return self.file.spec.depth + sum(
+        return self.file.spec.depth * self.file.spec.levels + sum(
             int(tensors[f"conv{k}.{part}"].size) for k in layers for part in ("weight", "bias")
         )
 
@@ -288,7 +288,7 @@ class IntegerModel(Model):
 
     @property
     def parameters(self) -> int:
-        """Weights, biases, and one threshold a layer; the populations of a layer share theirs."""
+        """Weights, biases, and one threshold a population and layer."""
         weights = sum(node.weight.size for node in self.net.nodes.values() if hasattr(node, "weight"))
         biases = sum(node.bias.size for node in self.net.nodes.values() if hasattr(node, "bias"))
         return int(weights + biases) + len(list(self.net.lifs()))

@@ -67,8 +67,9 @@ class HintAdapters(nn.Module):
         return {hint.student: kind for hint in self.hints}
 
     def loss(self, student: dict[str, Tensor], teacher: dict[str, Tensor], *, normalise: bool) -> Tensor:
-        """Mean over the hints of the feature error. Teacher features are brought to the student's grid by area
-        averaging where they are finer.
+        """Mean over the hints of the feature error.
+
+        Teacher features are brought to the student's grid by area averaging where they are finer.
         """
         total = torch.zeros(())
         for hint, adapter in zip(self.hints, self.adapters, strict=True):

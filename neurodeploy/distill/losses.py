@@ -27,8 +27,10 @@ def fft_loss(restored: Tensor, clean: Tensor) -> Tensor:
 
 
 def feature_loss(student: Tensor, teacher: Tensor, *, normalise: bool) -> Tensor:
-    """Mean square error of a hint; ``normalise`` divides it by the teacher feature's mean square, so that its size
-    does not depend on the teacher's scale. Both (B, C, h, w).
+    """Mean square error of a hint, both (B, C, h, w).
+
+    ``normalise`` divides it by the teacher feature's mean square, so that its size does not depend on the teacher's
+    scale.
     """
     error = (student.float() - teacher.float()).square().mean()
     return error / teacher.float().square().mean().clamp(min=1e-12) if normalise else error

@@ -32,7 +32,9 @@ class DataRecipe(BaseModel):
 
     model_config = _STRICT
 
-    train: str | Pairs = Field("builtin", description='folder of clean pictures, {degraded, clean} folders, or "builtin"')
+    train: str | Pairs = Field(
+        "builtin", description='folder of clean pictures, {degraded, clean} folders, or "builtin"'
+    )
     test: str | Pairs | None = Field("builtin", description="held-out pictures, scored during and after training")
     patch: int = Field(64, ge=16, le=512, description="side of the square training patches, pixels")
     batch: int = Field(16, ge=1, le=1024, description="patches a step")
@@ -231,4 +233,4 @@ def _known_keys() -> list[str]:
 
     models: list[type[BaseModel]] = [Recipe, DataRecipe, Pairs, TeacherRecipe, Hint, TrainRecipe, StudentSpec, AnnSpec]
     found = [key for model in models for key in keys(model)]
-    return found + ["sigma", "kind"]
+    return [*found, "sigma", "kind"]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import csv
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,14 @@ import numpy as np
 import torch
 
 from neurodeploy import __version__
+from neurodeploy.distill.data import centre_crop, clean_of, open_images, prefetch
+from neurodeploy.distill.log import RunLog
 from neurodeploy.distill.recipe import AnnSpec, Pairs, Recipe, load_recipe
 from neurodeploy.distill.trainer import Plan, Trainer
 from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file
 from neurodeploy.graph.student_file import write_student
-from neurodeploy.images.datasets import Builtin, CleanSet, DegradedFolder, PairedFolders, PatchBatch, PatchSampler, Sample
+from neurodeploy.images.datasets import PatchSampler, Sample
 from neurodeploy.images.metrics import psnr
 from neurodeploy.networks.student import SpikingStudent
 from neurodeploy.networks.teachers import Teacher, load_teacher
@@ -32,7 +32,7 @@ WARM_UP_STEPS, TIMED_STEPS = 5, 20
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
-LOG_FIELDS = ("step", "stage", "loss", "pixel", "hint", "rate", "gradient_norm", "lr", "psnr_db", "images_per_s", "seconds")
+PRODUCTS = ("result.json", CHECKPOINT, LOG, "student.safetensors", "student-float.safetensors", "weights.safetensors")
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ def distill(
 ) -> RunResult:
     """Trains what a recipe describes and saves it into the run folder ``out``.
 
-    The folder holds ``recipe.json`` (all values resolved), ``log.csv``, ``checkpoint.pt``, ``student-float.safetensors``
-    (the end of the float stage), ``student.safetensors`` (integers), ``result.json``. For a non-spiking network:
-    ``weights.safetensors``.
+    The folder holds ``recipe.json`` (all values resolved), ``log.csv``, ``checkpoint.pt``,
+    ``student-float.safetensors`` (the end of the float stage), ``student.safetensors`` (integers), ``result.json``. For
+    a non-spiking network: ``weights.safetensors``.
 
     Args:
         recipe: A recipe or its file.
@@ -123,20 +123,10 @@ def _device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"device cannot be used: {reason}", node=f"--device {name}", instead="use --device cpu") from None
+        raise UserError(
+            f"device cannot be used: {reason}", node=f"--device {name}", instead="use --device cpu"
+        ) from None
     return device
-
-
-def open_images(recipe: Recipe, source: str | Pairs, part: str) -> CleanSet | PairedFolders:
-    """The pictures of a recipe's ``data.train`` or ``data.test``."""
-    channels = recipe.student.channels
-    if isinstance(source, Pairs):
-        return PairedFolders(source.degraded, source.clean, channels)
-    if recipe.degradation is None:
-        raise UserError("clean pictures need a degradation", node="degradation")
-    if source == "builtin":
-        return Builtin("train" if part == "train" else "test", recipe.degradation, channels)
-    return DegradedFolder(source, recipe.degradation, channels)
 
 
 class _Run:
@@ -202,7 +192,7 @@ class _Run:
             raise UserError(
                 "holds a run already", node=str(self.out), instead="pass --resume to go on, or --force to start anew"
             )
-        for name in ("result.json", CHECKPOINT, LOG, "student.safetensors", "student-float.safetensors", "weights.safetensors"):
+        for name in PRODUCTS:
             (self.out / name).unlink(missing_ok=True)
         with writing_file(settled, force=True) as path:
             path.write_text(self.recipe.to_json())
@@ -243,7 +233,7 @@ class _Run:
             return []
         images = open_images(self.recipe, data.test, "test")
         samples = [images[i] for i in range(min(len(images), data.test_images))]
-        return [_centre_crop(sample, data.test_crop) for sample in samples]
+        return [centre_crop(sample, data.test_crop) for sample in samples if sample.clean is not None]
 
     def _teacher(self) -> Teacher | None:
         recipe = self.recipe.teacher
@@ -259,12 +249,12 @@ class _Run:
 
     def _train(self, sampler: PatchSampler) -> None:
         train = self.recipe.train
-        batches = _prefetch(sampler, self.trainer.step)
+        batches = prefetch(sampler, self.trainer.step)
         first = self.trainer.step
         saved = last = time.monotonic()
         speed = 0.0
         timed_from = 0.0
-        with _Log(self.out / LOG, first) as log:
+        with RunLog(self.out / LOG, first) as log:
             while self.trainer.step < self.plan.total:
                 step = self.trainer.step
                 if self.trainer.student is not None and step == self.plan.switch and not self.trainer.on_grid:
@@ -281,7 +271,7 @@ class _Run:
                 if scored:
                     self.last_psnr = self._score()
                 if scored or step % 50 == 0:
-                    log.row(self, parts, speed, self.last_psnr if scored else None)
+                    log.row(self._row(parts, speed, self.last_psnr if scored else None))
                 if now - saved > train.checkpoint_seconds and step + 1 < self.plan.total:
                     self._save_checkpoint()
                     if step > first + WARM_UP_STEPS + TIMED_STEPS:
@@ -330,8 +320,19 @@ class _Run:
                 restored = model(degraded, torch.tensor([sample.noise_level], device=self.device))
             else:
                 restored = model(degraded)
-            scores.append(psnr(restored[0].float().cpu().numpy(), sample.clean))
+            scores.append(psnr(restored[0].float().cpu().numpy(), clean_of(sample)))
         return float(np.mean(scores))
+
+    def _row(self, parts: dict[str, float], speed: float, score: float | None) -> dict[str, float | str]:
+        return {
+            **parts,
+            "step": str(self.trainer.step),
+            "stage": "grid" if self.trainer.on_grid else "float",
+            "lr": self.trainer.optimiser.param_groups[0]["lr"],
+            "psnr_db": "" if score is None else score,
+            "images_per_s": speed * self.recipe.data.batch,
+            "seconds": self.elapsed,
+        }
 
     def _report(self, parts: dict[str, float], speed: float) -> None:
         if self.on_progress is None:
@@ -384,7 +385,7 @@ class _Run:
             saved = self.out / "weights.safetensors"
             self._write_ann(saved, score)
             parameters = sum(parameter.numel() for parameter in trainer.average.parameters())
-        inputs = [psnr(sample.degraded, sample.clean) for sample in self.held_out]
+        inputs = [psnr(sample.degraded, clean_of(sample)) for sample in self.held_out]
         result = RunResult(
             name=recipe.name,
             out=str(self.out),
@@ -409,76 +410,3 @@ class _Run:
         meta = {**self._meta(score), "arch": self.recipe.student.model_dump(mode="json")}
         with writing_file(saved, force=True) as path:
             save_file(tensors, path, metadata={"neurodeploy": json.dumps(meta, sort_keys=True)})
-
-
-def _centre_crop(sample: Sample, side: int) -> Sample:
-    _, height, width = sample.degraded.shape
-    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    part = np.s_[:, top : top + side, left : left + side]
-    return Sample(
-        name=sample.name, degraded=sample.degraded[part], clean=sample.clean[part], noise_level=sample.noise_level
-    )
-
-
-def _prefetch(sampler: PatchSampler, first: int) -> Iterator[PatchBatch]:
-    """Batches from step ``first`` on, two of them prepared ahead on a thread of their own."""
-    with ThreadPoolExecutor(1, thread_name_prefix="patches") as pool:
-        ahead: list[Future[PatchBatch]] = [pool.submit(sampler.batch, first + i) for i in range(2)]
-        step = first + 2
-        try:
-            while True:
-                batch = ahead.pop(0).result()
-                ahead.append(pool.submit(sampler.batch, step))
-                step += 1
-                yield batch
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-class _Log:
-    """``log.csv`` (always) and TensorBoard events (if it is installed). Rows after a resumed step are dropped."""
-
-    def __init__(self, path: Path, first: int) -> None:
-        kept: list[dict[str, str]] = []
-        if path.exists() and first > 0:
-            with path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= first]
-        self.file = path.open("w", newline="")
-        self.writer = csv.DictWriter(self.file, LOG_FIELDS, extrasaction="ignore")
-        self.writer.writeheader()
-        self.writer.writerows(kept)
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board: Any = SummaryWriter(str(path.parent / "tensorboard"))  # type: ignore[no-untyped-call]
-        except ImportError:
-            self.board = None
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        if self.board is not None:
-            self.board.close()
-
-    def row(self, run: _Run, parts: dict[str, float], speed: float, score: float | None) -> None:
-        """Writes one line and flushes it."""
-        trainer = run.trainer
-        values: dict[str, Any] = {
-            **{key: f"{value:.6g}" for key, value in parts.items()},
-            "step": trainer.step,
-            "stage": "grid" if trainer.on_grid else "float",
-            "lr": f"{trainer.optimiser.param_groups[0]['lr']:.3g}",
-            "psnr_db": "" if score is None else f"{score:.4f}",
-            "images_per_s": f"{speed * run.recipe.data.batch:.1f}",
-            "seconds": f"{run.elapsed:.1f}",
-        }
-        self.writer.writerow(values)
-        self.file.flush()
-        if self.board is not None:
-            for key in ("loss", "pixel", "hint", "rate"):
-                if key in parts:
-                    self.board.add_scalar(key, parts[key], trainer.step)
-            if score is not None:
-                self.board.add_scalar("psnr_db", score, trainer.step)

@@ -19,8 +19,6 @@ from neurodeploy.networks.teachers import Teacher
 from neurodeploy.networks.teachers.dncnn import DnCNN
 from neurodeploy.networks.teachers.ffdnet import FFDNet
 
-
-
 GRID_LR_SHARE = 0.2
 """Peak learning rate of the stage on the integer grid, as a share of the float stage's."""
 
@@ -59,11 +57,9 @@ class Trainer:
             spec = recipe.student
             self.model = ANN_FAMILIES[spec.family](channels=spec.channels, width=spec.width, depth=spec.depth)
         else:
-            self.student = SpikingStudent(
-                recipe.student, surrogate=self.train.surrogate, dynamics=self.train.dynamics
-            )
+            self.student = SpikingStudent(recipe.student, surrogate=self.train.surrogate, dynamics=self.train.dynamics)
             self.model = self.student
-        self.model.to(device=device, memory_format=torch.channels_last)
+        self.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.hints: HintAdapters | None = self._adapters()
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimiser = self._optimiser()
@@ -87,7 +83,8 @@ class Trainer:
 
     def _optimiser(self) -> torch.optim.AdamW:
         modules: list[nn.Module] = [self.model, *([self.hints] if self.hints else [])]
-        decayed, free = [], []
+        decayed: list[nn.Parameter] = []
+        free: list[nn.Parameter] = []
         for module in modules:
             for parameter in module.parameters():
                 (decayed if parameter.ndim > 1 else free).append(parameter)
@@ -176,8 +173,8 @@ class Trainer:
         decay = min(self.train.ema, (1 + self.step) / (10 + self.step))
         for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
             kept.lerp_(new, 1 - decay)
-        for kept, new in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            kept.copy_(new)
+        for held, now in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            held.copy_(now)
 
     def to_grid(self) -> None:
         """Goes on from the averaged weights on the integer grid, with a fresh optimiser."""

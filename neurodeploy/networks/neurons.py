@@ -143,7 +143,7 @@ def levels(x: Tensor, delta: Tensor, count: int) -> Tensor:
     Returns:
         Same shape and dtype: the number of thresholds ``delta * (i - 1/2)``, i = 1..D, that x exceeds.
     """
-    out: Tensor = _Levels.apply(x, delta, count)
+    out: Tensor = _Levels.apply(x, delta, count)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -157,7 +157,7 @@ def levels_on_grid(x: Tensor, first: float, spacing: float, delta: Tensor, count
         delta: The learned step, which the gradient is taken for.
         count: D.
     """
-    out: Tensor = _LevelsOnGrid.apply(x, first, spacing, delta, count)
+    out: Tensor = _LevelsOnGrid.apply(x, first, spacing, delta, count)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -173,15 +173,15 @@ def lif(x: Tensor, theta: Tensor, decay: float, surrogate: str) -> Tensor:
     Returns:
         (T, ...) spikes 0 or 1, dtype of x.
     """
-    out: Tensor = _LifScan.apply(x, theta, decay, SURROGATES[surrogate])
+    out: Tensor = _LifScan.apply(x, theta, decay, SURROGATES[surrogate])  # type: ignore[no-untyped-call]
     return out
 
 
 def norse_lif(x: Tensor, theta: Tensor, decay: float) -> Tensor:
     """The same dynamics stepped by norse's ``lif_box_feed_forward_step``, with its SuperSpike surrogate.
 
-    norse's membrane is ``v += dt * tau_mem_inv * (input - v)``: with dt * tau_mem_inv = decay its v is ours times decay,
-    so its threshold is theta * decay.
+    norse's membrane is ``v += dt * tau_mem_inv * (input - v)``: with dt * tau_mem_inv = decay its v is ours times
+    decay, so its threshold is theta * decay.
     """
     from norse.torch.functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from neurodeploy.errors import UserError
+from neurodeploy.errors import InternalError, UserError
 from neurodeploy.graph.passes import fold_batch_norm
 from neurodeploy.graph.spec import StudentSpec, population_shifts, threshold_offset
 from neurodeploy.graph.student_file import StudentFile
@@ -79,6 +79,21 @@ class SpikingStudent(nn.Module):
     on_grid: Tensor
     weight_steps: Tensor
 
+    def _conv(self, layer: int) -> nn.Conv2d:
+        conv = self.convs[layer]
+        if not isinstance(conv, nn.Conv2d):
+            raise InternalError(f"conv{layer} is a {type(conv).__name__}")
+        return conv
+
+    def _bias(self, layer: int) -> Tensor:
+        bias = self._conv(layer).bias
+        if bias is None:
+            raise InternalError(f"conv{layer} has no bias")
+        return bias
+
+    def _all_convs(self) -> list[nn.Conv2d]:
+        return [self._conv(layer) for layer in range(self.spec.depth + 1)]
+
     @torch.no_grad()
     def _start(self) -> None:
         """Weights such that currents start with a spread that uses the levels, or fires about one neuron in six."""
@@ -86,11 +101,11 @@ class SpikingStudent(nn.Module):
         # mean square of what a convolution receives: an image in [0, 1]; counts 0..D; binary spikes
         received = {True: 0.25, False: 2.0 if spec.levels > 1 else 0.16}
         current = 0.6 * spec.levels if spec.levels > 1 else 0.6
-        for layer, conv in enumerate(self.convs):
+        for layer, conv in enumerate(self._all_convs()):
             fan_in = conv.weight[0].numel()
             gain = 0.05 if layer == spec.depth else current
             nn.init.normal_(conv.weight, std=gain / math.sqrt(fan_in * received[layer == 0]))
-            nn.init.zeros_(conv.bias)
+            nn.init.zeros_(self._bias(layer))
 
     def delta(self, layer: int) -> Tensor:
         """Step of the levels of ``lif{layer}``; the threshold of a binary one is half of it. A positive scalar."""
@@ -103,8 +118,9 @@ class SpikingStudent(nn.Module):
 
     @property
     def parameters_count(self) -> int:
-        """Numbers that are deployed: weights, biases, one threshold a layer (batch norm folds away)."""
-        return sum(conv.weight.numel() + conv.bias.numel() for conv in self.convs) + self.spec.depth
+        """Numbers that are deployed: weights, biases, one threshold a population and layer (batch norm folds away)."""
+        thresholds = self.spec.depth * self.spec.levels
+        return sum(conv.weight.numel() + conv.out_channels for conv in self._all_convs()) + thresholds
 
     def forward(self, x: Tensor, features: Mapping[str, Feature] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Restores a batch.
@@ -139,12 +155,12 @@ class SpikingStudent(nn.Module):
             spikes = self._fire(layer, current, batch)
             name = f"lif{layer}"
             if wanted.get(name) == "membrane":
-                found[name] = current.unflatten(0, (-1, batch)).mean(0)
+                found[name] = _by_time(current, batch).mean(0)
             elif wanted.get(name) == "spikes":
-                found[name] = spikes.unflatten(0, (steps, batch)).mean(0) / spec.levels
+                found[name] = _by_time(spikes, batch).mean(0) / spec.levels
             self.rates.append(spikes.mean() / spec.levels)
             signal = spikes
-        mean = signal.unflatten(0, (steps, batch)).mean(0) if steps > 1 else signal
+        mean = _by_time(signal, batch).mean(0) if steps > 1 else signal
         out = self._current(spec.depth, mean)
         out = F.pixel_shuffle(out, spec.unshuffle) if spec.unshuffle > 1 else out
         out = out[..., :height, :width].float()
@@ -156,11 +172,11 @@ class SpikingStudent(nn.Module):
         return source.repeat(like.shape[0] // source.shape[0], 1, 1, 1)
 
     def _current(self, layer: int, signal: Tensor) -> Tensor:
-        conv = self.convs[layer]
+        conv = self._conv(layer)
         if bool(self.on_grid):
             weight, bias = self._grid_weight(layer), self._grid_bias(layer)
         else:
-            weight, bias = conv.weight, conv.bias
+            weight, bias = conv.weight, self._bias(layer)
         out = F.conv2d(signal, weight, bias, padding=conv.padding, dilation=conv.dilation)
         normed: Tensor = self.norms[layer](out)
         return normed
@@ -176,7 +192,7 @@ class SpikingStudent(nn.Module):
                 return levels_on_grid(current, lowest, spacing * unit, delta, spec.levels)
             if spec.levels > 1:
                 return levels(current, delta, spec.levels)
-        by_time = current.unflatten(0, (-1, batch))
+        by_time = _by_time(current, batch)
         if by_time.shape[0] != spec.steps:
             by_time = by_time.expand(spec.steps, *by_time.shape[1:])
         theta = delta / 2
@@ -190,8 +206,9 @@ class SpikingStudent(nn.Module):
     # the integer grid
 
     def _unit(self, layer: int) -> float:
-        """Value of one integer unit of the current of ``conv{layer}``: half a step of its weights, because the chip's
-        weights are the even 2 q; the first layer receives integer codes.
+        """Value of one integer unit of the current of ``conv{layer}``.
+
+        Half a step of its weights, because the chip's weights are the even 2 q; the first layer receives integer codes.
         """
         scale = self.spec.input_scale if layer == 0 else 1.0
         return float(self.weight_steps[layer]) / (2 * scale)
@@ -205,13 +222,13 @@ class SpikingStudent(nn.Module):
         return -BIAS_LIMIT - int(below), BIAS_LIMIT - int(above)
 
     def _grid_weight(self, layer: int) -> Tensor:
-        weight, step = self.convs[layer].weight, float(self.weight_steps[layer])
+        weight, step = self._conv(layer).weight, float(self.weight_steps[layer])
         on_grid = (weight / step).round().clamp(WEIGHT_MIN, WEIGHT_MAX) * step
         inside = weight.clamp(WEIGHT_MIN * step, WEIGHT_MAX * step)
         return inside + (on_grid - inside).detach()
 
     def _grid_bias(self, layer: int) -> Tensor:
-        bias, unit = self.convs[layer].bias, self._unit(layer)
+        bias, unit = self._bias(layer), self._unit(layer)
         on_grid = (bias / unit).round().clamp(*self._bias_range(layer)) * unit
         return bias + (on_grid - bias).detach()
 
@@ -229,13 +246,15 @@ class SpikingStudent(nn.Module):
         for layer, norm in enumerate(self.norms):
             if not isinstance(norm, nn.BatchNorm2d):
                 continue
-            conv = self.convs[layer]
-            parts = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
-            weight, bias = fold_batch_norm(
-                *(part.double().cpu().numpy() for part in parts if part is not None), norm.eps
-            )
-            conv.weight.copy_(torch.from_numpy(weight))
-            conv.bias.copy_(torch.from_numpy(bias))
+            conv, bias = self._conv(layer), self._bias(layer)
+            mean, var = norm.running_mean, norm.running_var
+            if mean is None or var is None:
+                raise InternalError(f"the batch norm of conv{layer} has no running statistics")
+            weight, shift = _numbers(conv.weight), _numbers(bias)
+            scaling = _numbers(norm.weight), _numbers(norm.bias)
+            folded = fold_batch_norm(weight, shift, _numbers(mean), _numbers(var), *scaling, norm.eps)
+            conv.weight.copy_(torch.from_numpy(folded[0]))
+            bias.copy_(torch.from_numpy(folded[1]))
             self.norms[layer] = nn.Identity()
 
     @torch.no_grad()
@@ -246,14 +265,14 @@ class SpikingStudent(nn.Module):
         """
         self.fold_norms()
         for group in self._step_groups():
-            joined = torch.cat([self.convs[layer].weight.double().flatten() for layer in group])
+            joined = torch.cat([self._conv(layer).weight.double().flatten() for layer in group])
             floor = max(self._smallest_step(layer) for layer in group)
             self.weight_steps[list(group)] = max(_least_square_step(joined), floor)
         self.on_grid.fill_(True)
 
     def _smallest_step(self, layer: int) -> float:
         """Step below which the bias of a population or a threshold would not fit its bits."""
-        largest = float(self.convs[layer].bias.abs().max())
+        largest = float(self._bias(layer).abs().max())
         needs = [largest / BIAS_LIMIT]
         if layer < self.spec.depth:
             delta, levels_above = float(self.delta(layer)), self.spec.levels - 1
@@ -278,8 +297,8 @@ class SpikingStudent(nn.Module):
         on_grid = bool(self.on_grid)
         if not on_grid and any(isinstance(norm, nn.BatchNorm2d) for norm in self.norms):
             raise UserError("fold_norms() first: a student file holds no batch norm")
-        for layer, conv in enumerate(self.convs):
-            weight, bias = conv.weight.detach().double().cpu(), conv.bias.detach().double().cpu()
+        for layer, conv in enumerate(self._all_convs()):
+            weight, bias = conv.weight.detach().double().cpu(), self._bias(layer).detach().double().cpu()
             if not on_grid:
                 tensors[f"conv{layer}.weight"] = weight.numpy().astype(np.float32)
                 tensors[f"conv{layer}.bias"] = bias.numpy().astype(np.float32)
@@ -287,7 +306,7 @@ class SpikingStudent(nn.Module):
             step = float(self.weight_steps[layer])
             # the same float32 quotient that the forward pass rounds
             q = (conv.weight.detach() / step).round().clamp(WEIGHT_MIN, WEIGHT_MAX).cpu()
-            b = (conv.bias.detach() / self._unit(layer)).round().clamp(*self._bias_range(layer)).cpu()
+            b = (self._bias(layer).detach() / self._unit(layer)).round().clamp(*self._bias_range(layer)).cpu()
             tensors[f"conv{layer}.weight"] = q.numpy().astype(np.int8)
             tensors[f"conv{layer}.bias"] = b.numpy().astype(np.int32)
             # the network on the chip receives integer codes, so the first step carries 1 / input_scale
@@ -306,7 +325,7 @@ class SpikingStudent(nn.Module):
         """The student of a file, in the mode that it was saved in. ``options`` go to the constructor."""
         spec = file.spec.model_copy(update={"norm": "none"})
         student = cls(spec, **options)
-        for layer, conv in enumerate(student.convs):
+        for layer, conv in enumerate(student._all_convs()):
             weight, bias = (
                 torch.from_numpy(np.asarray(file.tensors[f"conv{layer}.{part}"])) for part in ("weight", "bias")
             )
@@ -316,7 +335,7 @@ class SpikingStudent(nn.Module):
                 student.weight_steps[layer] = step
                 weight, bias = weight.double() * step, bias.double() * student._unit(layer)
             conv.weight.copy_(weight)
-            conv.bias.copy_(bias)
+            student._bias(layer).copy_(bias)
         for layer in range(spec.depth):
             if file.quantized:
                 spacing = _spacing(np.asarray(file.tensors[f"lif{layer}.vth"], dtype=np.int64), f"lif{layer}.vth")
@@ -325,6 +344,15 @@ class SpikingStudent(nn.Module):
                 student.log_delta[layer] = float(np.log(file.tensors[f"lif{layer}.delta"]))
         student.on_grid.fill_(file.quantized)
         return student
+
+
+def _numbers(tensor: Tensor) -> NDArray[np.float64]:
+    return np.asarray(tensor.detach().double().cpu().numpy(), dtype=np.float64)
+
+
+def _by_time(signal: Tensor, batch: int) -> Tensor:
+    """(T * B, ...) -> (T, B, ...)."""
+    return signal.view(-1, batch, *signal.shape[1:])
 
 
 def _spacing(vth: NDArray[np.int64], name: str) -> int:

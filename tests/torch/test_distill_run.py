@@ -169,7 +169,11 @@ def test_a_broken_checkpoint_is_named(photographs: Path, tmp_path: Path) -> None
 def test_hints_reach_the_teacher_and_the_student(photographs: Path, tmp_path: Path) -> None:
     teacher = distill(
         load_recipe(
-            {**values(photographs, steps=30), "student": {"family": "ffdnet", "width": 8, "depth": 4}, "name": "teacher"}
+            {
+                **values(photographs, steps=30),
+                "student": {"family": "ffdnet", "width": 8, "depth": 4},
+                "name": "teacher",
+            }
         ),
         out=tmp_path / "teacher",
     )

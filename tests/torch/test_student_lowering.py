@@ -1,4 +1,4 @@
-"""What is trained is what runs on the chip: the torch student on its grid against the integer network, spike for spike."""
+"""What is trained is what runs on the chip: the torch student on its grid against its integer network."""
 
 from __future__ import annotations
 

@@ -1,0 +1,64 @@
+"""The pictures of a run: opening them, cropping them for quick scores, preparing patches ahead of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurodeploy.distill.recipe import Pairs, Recipe
+from neurodeploy.errors import InternalError, UserError
+from neurodeploy.images.datasets import (
+    Builtin,
+    CleanSet,
+    DegradedFolder,
+    PairedFolders,
+    PatchBatch,
+    PatchSampler,
+    Sample,
+)
+
+
+def open_images(recipe: Recipe, source: str | Pairs, part: str) -> CleanSet | PairedFolders:
+    """The pictures of a recipe's ``data.train`` or ``data.test``."""
+    channels = recipe.student.channels
+    if isinstance(source, Pairs):
+        return PairedFolders(source.degraded, source.clean, channels)
+    if recipe.degradation is None:
+        raise UserError("clean pictures need a degradation", node="degradation")
+    if source == "builtin":
+        return Builtin("train" if part == "train" else "test", recipe.degradation, channels)
+    return DegradedFolder(source, recipe.degradation, channels)
+
+
+def centre_crop(sample: Sample, side: int) -> Sample:
+    """The middle of a picture, ``side`` pixels at most each way."""
+    _, height, width = sample.degraded.shape
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    part = np.s_[:, top : top + side, left : left + side]
+    return replace(sample, degraded=sample.degraded[part], clean=clean_of(sample)[part])
+
+
+def clean_of(sample: Sample) -> NDArray[np.float32]:
+    """The clean original, which a held-out picture has to have."""
+    if sample.clean is None:
+        raise InternalError(f"{sample.name} has no clean original")
+    return sample.clean
+
+
+def prefetch(sampler: PatchSampler, first: int) -> Iterator[PatchBatch]:
+    """Batches from step ``first`` on, two of them prepared ahead on a thread of their own."""
+    with ThreadPoolExecutor(1, thread_name_prefix="patches") as pool:
+        ahead: list[Future[PatchBatch]] = [pool.submit(sampler.batch, first + i) for i in range(2)]
+        step = first + 2
+        try:
+            while True:
+                batch = ahead.pop(0).result()
+                ahead.append(pool.submit(sampler.batch, step))
+                step += 1
+                yield batch
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
