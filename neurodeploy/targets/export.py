@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from neurodeploy.errors import FindingsError, UserError
 from neurodeploy.files import writing_folder
 from neurodeploy.hardware.profile import Profile
 from neurodeploy.quantize.grid import grid_network
-from neurodeploy.shipped import shipped
 from neurodeploy.simulate.restore import check_image
 from neurodeploy.targets import get_target
 from neurodeploy.targets.base import Deployable, Job, Options, Target, Written
@@ -23,8 +21,7 @@ from neurodeploy.targets.equal import network_differences
 from neurodeploy.targets.floats import float_run
 from neurodeploy.targets.nir import NETWORK as NIR_FILE
 from neurodeploy.targets.proof import FloatRun, IntegerRun, integer_run, synthetic_image
-
-SCRIPT = "run.py"
+from neurodeploy.targets.script import SCRIPT, write_script
 
 
 def export(
@@ -119,9 +116,5 @@ def _with_script(target: Target, job: Job, folder: Path) -> Written:
     written = target.write(job, folder)
     if target.template is None:
         return written
-    environment = Environment(
-        loader=FileSystemLoader(shipped("export")), undefined=StrictUndefined, keep_trailing_newline=True
-    )
-    text = environment.get_template(target.template).render(files=written.files)
-    (folder / SCRIPT).write_text(text, encoding="utf-8", newline="\n")
+    write_script(target.template, folder, written.files)
     return Written((*written.files, SCRIPT), written.timing, written.not_written)

@@ -19,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import neurodeploy
+from neurodeploy import lava_env
 from neurodeploy.errors import UserError
 from neurodeploy.graph.nir_file import read_nir
 from neurodeploy.graph.portable import Network
 from neurodeploy.graph.spec import DT
 from neurodeploy.targets.bundle import Bundle
 from neurodeploy.targets.floats import float_run
+from neurodeploy.targets.lava import NETWORK as NET_FILE
+from neurodeploy.targets.lava_run import lava_version, minutes_in_lava, run_lava
 from neurodeploy.targets.nir import NETWORK as NIR_FILE
 from neurodeploy.targets.proof import Spikes, integer_run
 
@@ -61,23 +64,32 @@ class Reader:
     """One reader.
 
     Attributes:
-        package: The distribution that has to be installed; None for our own.
+        version: Gives its version; None where it is not installed.
         run: Runs a bundle's proof input. Raises :class:`Refused`.
         instead: How to get it.
+        minutes: How long a run would take; one of more than a minute happens only when the reader is named.
     """
 
-    package: str | None
+    version: Callable[[], str | None]
     run: Callable[[Bundle], list[ReaderRun]]
     instead: str = ""
+    minutes: Callable[[Bundle], float] = lambda _bundle: 0.0
 
-    def version(self) -> str | None:
-        """Its version; None where it is not installed."""
-        if self.package is None:
-            return neurodeploy.__version__
+
+def installed(package: str) -> Callable[[], str | None]:
+    """Gives the version of a distribution, None where it is not installed."""
+
+    def found() -> str | None:
         try:
-            return version(self.package)
+            return version(package)
         except PackageNotFoundError:
             return None
+
+    return found
+
+
+def _own() -> str:
+    return neurodeploy.__version__
 
 
 def _reference(bundle: Bundle) -> list[ReaderRun]:
@@ -185,21 +197,25 @@ def _foreign(run: Callable[[Bundle], list[ReaderRun]]) -> Callable[[Bundle], lis
 
 
 def _lava(bundle: Bundle) -> list[ReaderRun]:
-    script = " --proof`" if any(entry.path == "network.net" for entry in bundle.manifest.files) else None
-    if script is None:
-        raise Refused("the bundle has no network.net")
-    raise Refused(
-        "Lava runs in an environment of its own (Python 3.10): make it with `neurodeploy doctor --install-lava`, "
-        f"then run there `python {bundle.path / 'run.py'}{script}"
-    )
+    """Lava's CPU models, three runs back to back."""
+    if not any(entry.path == NET_FILE for entry in bundle.manifest.files):
+        raise Refused(f"the bundle has no {NET_FILE}")
+    python = lava_env.python()
+    if python is None:
+        raise Refused(f"not installed: {INSTALL_LAVA}")
+    runs = run_lava(bundle, python)
+    return [ReaderRun(NET_FILE, run.spikes, run.output, integers=True) for run in runs]
 
+
+INSTALL = "pip install 'neurodeploy[interop]'"
+INSTALL_LAVA = "neurodeploy doctor --install-lava (an environment of its own: Lava needs Python 3.10)"
 
 READERS: dict[str, Reader] = {
-    "reference": Reader(None, _reference),
-    "float": Reader(None, _float),
-    "norse": Reader("norse", _foreign(_norse), "pip install 'neurodeploy[interop]'"),
-    "snntorch": Reader("snntorch", _foreign(_snntorch), "pip install 'neurodeploy[interop]'"),
-    "spikingjelly": Reader("spikingjelly", _foreign(_spikingjelly), "pip install 'neurodeploy[interop]'"),
-    "lava": Reader(None, _lava),
+    "reference": Reader(_own, _reference),
+    "float": Reader(_own, _float),
+    "norse": Reader(installed("norse"), _foreign(_norse), INSTALL),
+    "snntorch": Reader(installed("snntorch"), _foreign(_snntorch), INSTALL),
+    "spikingjelly": Reader(installed("spikingjelly"), _foreign(_spikingjelly), INSTALL),
+    "lava": Reader(lava_version, _lava, INSTALL_LAVA, minutes_in_lava),
 }
 """Every reader by name, in the order in which they run."""

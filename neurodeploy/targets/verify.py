@@ -76,6 +76,9 @@ def _result(name: str, reader: Reader, bundle: Bundle, *, required: bool) -> dic
     }
     if row["version"] is None:
         return _skipped(row, f"not installed: {reader.instead}", required)
+    minutes = 0.0 if required else reader.minutes(bundle)
+    if minutes > 1:
+        return _skipped(row, f"takes about {minutes:.0f} minutes; name it to run it", required)
     try:
         runs = reader.run(bundle)
     except Refused as reason:

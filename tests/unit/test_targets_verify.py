@@ -12,12 +12,12 @@ import pytest
 
 from neurodeploy.errors import UserError
 from neurodeploy.targets import verify as verifying
-from neurodeploy.targets.bundle import Bundle, sha256
+from neurodeploy.targets.bundle import Bundle, read_bundle, sha256
 from neurodeploy.targets.export import export
 from neurodeploy.targets.manifest import MANIFEST, PROOF
 from neurodeploy.targets.ops import OPERATIONS
 from neurodeploy.targets.proof import npz_bytes, read_npz
-from neurodeploy.targets.readers import READERS, Reader, ReaderRun, Refused
+from neurodeploy.targets.readers import READERS, Reader, ReaderRun, Refused, installed
 from neurodeploy.targets.verify import first_spike_difference, verify
 
 SAMPLES = {operation.title: operation for operation in OPERATIONS}
@@ -27,6 +27,7 @@ OURS = ("reference", "float")
 @pytest.fixture(autouse=True)
 def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """These tests run without the frameworks of others, installed or not."""
+    monkeypatch.setenv("NEURODEPLOY_LAVA", "/nowhere")
     monkeypatch.setattr(verifying, "READERS", {name: READERS[name] for name in (*OURS, "lava")})
 
 
@@ -123,12 +124,15 @@ def test_unknown_missing_and_refusing_readers(tmp_path: Path, monkeypatch: pytes
     folder = export(SAMPLES["sum edge"].sample(), "nir", tmp_path / "b").path
     with pytest.raises(UserError, match=r"no reader is called 'refrence'.*did you mean 'reference'"):
         verify(folder, against=["refrence"])
-    absent = Reader("a-package-that-nobody-has", READERS["float"].run, "pip install it")
+    absent = Reader(installed("a-package-that-nobody-has"), READERS["float"].run, "pip install it")
     monkeypatch.setitem(verifying.READERS, "absent", absent)
     row = rows(verify(folder))["absent"]
     assert row["version"] is None and row["equal"] is None and "not installed: pip install it" in row["skipped_reason"]
     with pytest.raises(UserError, match="absent cannot run: not installed"):
         verify(folder, against=["absent"])
+    with pytest.raises(UserError, match="lava cannot run: not installed"):
+        verify(folder, against=["lava"])
+    monkeypatch.setitem(verifying.READERS, "lava", Reader(lambda: "0.10.0", READERS["lava"].run))
     with pytest.raises(UserError, match=r"lava cannot run: the bundle has no network\.net"):
         verify(folder, against=["lava"])
 
@@ -139,7 +143,7 @@ def _refusing(_bundle: Bundle) -> list[ReaderRun]:
 
 def test_nothing_that_was_skipped_counts_as_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = export(SAMPLES["sum edge"].sample(), "nir", tmp_path / "b").path
-    monkeypatch.setattr(verifying, "READERS", {name: Reader(None, _refusing) for name in OURS})
+    monkeypatch.setattr(verifying, "READERS", {name: Reader(lambda: "1", _refusing) for name in OURS})
     answer = verify(folder)
     assert answer["ok"] is False
     assert [row["skipped_reason"] for row in answer["readers"]] == ["it does not like it"] * 2
@@ -154,13 +158,24 @@ def test_a_reader_that_is_known_to_go_wrong_is_skipped_unless_it_is_named(
         (run,) = READERS["float"].run(bundle)
         return [ReaderRun(run.file, {**run.spikes, "lif1": ~run.spikes["lif1"]}, run.output, note="it sums too early")]
 
-    monkeypatch.setitem(verifying.READERS, "hasty", Reader(None, wrong))
+    monkeypatch.setitem(verifying.READERS, "hasty", Reader(lambda: "1", wrong))
     answer = verify(folder)
     assert answer["ok"] is True and "it sums too early" in rows(answer)["hasty"]["skipped_reason"]
     answer = verify(folder, against=["hasty"])
     row = rows(answer)["hasty"]
     assert answer["ok"] is False and row["equal"] is False and row["note"] == "it sums too early"
     assert row["first_difference"]["layer"] == "lif1" and [r["name"] for r in answer["readers"]] == [*OURS, "hasty"]
+
+
+def test_a_reader_that_takes_minutes_runs_only_when_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = export(SAMPLES["LIF with leak"].sample(), "lava", tmp_path / "b").path
+    assert 0 < READERS["lava"].minutes(read_bundle(folder)) < 0.1
+    slow = Reader(lambda: "1", READERS["reference"].run, minutes=lambda bundle: 4.2)
+    monkeypatch.setitem(verifying.READERS, "slow", slow)
+    assert "about 4 minutes" in rows(verify(folder))["slow"]["skipped_reason"]
+    assert rows(verify(folder, against=["slow"]))["slow"]["equal"] is True
 
 
 def test_differences_come_in_time_then_in_layer_order() -> None:
