@@ -13,7 +13,7 @@ import numpy as np
 
 from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file, writing_folder
-from neurodeploy.images.io import read_image, write_image
+from neurodeploy.images.io import read_image, read_size, write_image
 from neurodeploy.model import Model
 from neurodeploy.simulate.observe import BoolArray, IntArray, Observer, Pair, Trace
 from neurodeploy.simulate.restore import restore
@@ -92,6 +92,8 @@ def simulate(
     if trace is not None and len(paths) != 1:
         raise UserError("a trace is of one picture", node="--trace", have=f"{len(paths)} pictures")
     names = _names(paths)
+    for path in paths:
+        read_size(path)  # what its header tells is told before the first picture runs
     net = model.integer()
     recorded = Trace(steps=net.host.steps) if trace is not None else None
     rows = []
