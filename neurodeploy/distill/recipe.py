@@ -175,6 +175,16 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         raise UserError(_explain(error), node=where) from error
 
 
+def settled(
+    recipe: Recipe, *, max_minutes: float | None = None, precision: str | None = None, seed: int | None = None
+) -> Recipe:
+    """The recipe with what the command line says instead of it; None leaves a value alone."""
+    values = recipe.model_dump(mode="json")
+    instead = {"max_minutes": max_minutes, "precision": precision}
+    values["train"] |= {key: value for key, value in instead.items() if value is not None}
+    return load_recipe(values | ({} if seed is None else {"seed": seed}))
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")

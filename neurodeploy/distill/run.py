@@ -17,7 +17,7 @@ import torch
 from neurodeploy import __version__
 from neurodeploy.distill.data import centre_crop, clean_of, open_images, prefetch
 from neurodeploy.distill.log import RunLog
-from neurodeploy.distill.recipe import AnnSpec, Pairs, Recipe, load_recipe
+from neurodeploy.distill.recipe import AnnSpec, Pairs, Recipe, load_recipe, settled
 from neurodeploy.distill.trainer import Plan, Trainer
 from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file
@@ -105,15 +105,7 @@ def distill(
         UserError: Bad recipe, data, teacher or device; a folder in use without ``resume`` or ``force``.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    train = {
-        **({"max_minutes": max_minutes} if max_minutes is not None else {}),
-        **({"precision": precision} if precision is not None else {}),
-    }
-    values = chosen.model_dump(mode="json")
-    values["train"].update(train)
-    if seed is not None:
-        values["seed"] = seed
-    chosen = load_recipe(values)
+    chosen = settled(chosen, max_minutes=max_minutes, precision=precision, seed=seed)
     return _Run(chosen, Path(out), _device(device), on_progress).go(resume=resume, force=force)
 
 

@@ -137,7 +137,9 @@ class SpikingStudent(nn.Module):
         wanted = features or {}
         found: dict[str, Tensor] = {}
         host = spec.host()
-        codes = (x * host.input_scale).round().clamp(host.input_min, host.input_max) / host.input_scale
+        # in float64, as the host does it: a pixel half-way between two codes must not go the other way
+        codes = (x.double() * host.input_scale).round().clamp(host.input_min, host.input_max).float()
+        codes = codes / host.input_scale
         height, width = x.shape[-2:]
         pad = (0, -width % spec.unshuffle, 0, -height % spec.unshuffle)
         padded = F.pad(codes, pad, mode="replicate") if any(pad) else codes

@@ -97,11 +97,12 @@ def deploy(
         UserError: Bad recipe, data or target; a folder in use without ``resume`` or ``force``.
         FindingsError: The student cannot be exported to the target; all reasons at once.
     """
-    from neurodeploy.distill.recipe import load_recipe
+    from neurodeploy.distill.recipe import load_recipe, settled
 
     folder = Path(out)
     tell: OnProgress = progress or (lambda _done, _total, _note: None)
     chosen = load_recipe(recipe_path(recipe), overrides)
+    chosen = settled(chosen, max_minutes=max_minutes, precision=precision, seed=seed)
     priced = [load_profile(name) for name in profiles or DEFAULT_PROFILES]
     if chosen.data.test is None:
         raise UserError("the road ends at held-out pictures", node="data.test", instead="name a folder of them")
@@ -116,8 +117,8 @@ def deploy(
     if entry is not None and entry.file("weights") is not None and not overrides and not train:
         student = resolve(recipe)
     else:
-        options = {"device": device, "precision": precision, "seed": seed, "max_minutes": max_minutes}
-        student, float_student, result = _distil(chosen, folder / RUN, tell, resume=resume, force=force, **options)
+        run = folder / RUN
+        student, float_student, result = _distil(chosen, run, tell, device=device, resume=resume, force=force)
     teacher = None if chosen.teacher is None else resolve(chosen.teacher.model)
     samples = _held_out(chosen, images)
     tell(0, 1, f"exporting to {target}")
