@@ -83,7 +83,7 @@ class LazyGroup(click.Group):
     ) -> Any:
         """Runs a command line; every fault becomes one line and an exit code."""
         words = list(sys.argv[1:] if args is None else args)
-        settings = Settings()
+        settings = Settings(words=words)
         extra["obj"] = settings
 
         def run() -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import click
@@ -20,13 +19,13 @@ from neurodeploy.cli.settings import Settings, verb
 @click.option(
     "--max-minutes", type=click.FloatRange(min=0, min_open=True), metavar="M", help="Fit training into M minutes."
 )
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Number format of the training.")
 @click.option("--train", is_flag=True, help="Train, even where the recipe's model comes with trained weights.")
+@click.option("--images", type=click.IntRange(min=1), metavar="N", help="Score the first N held-out pictures only.")
 @click.option(
     "--profile", "profiles", multiple=True, metavar="PROFILE", help="Chip or technology to price by (repeatable)."
 )
-@click.option(
-    "--resume", is_flag=True, help="Go on with a training that was cut off, or make the page of a finished one."
-)
+@click.option("--resume", is_flag=True, help="Go on with a training that was cut off, or that has ended.")
 @force_option
 def command(
     settings: Settings,
@@ -35,7 +34,9 @@ def command(
     out: str,
     overrides: tuple[str, ...],
     max_minutes: float | None,
+    precision: str | None,
     train: bool,
+    images: int | None,
     profiles: tuple[str, ...],
     resume: bool,
     force: bool,
@@ -43,12 +44,13 @@ def command(
     """The whole road in one go, one page at its end.
 
     Distils the student that RECIPE describes (or takes the trained weights that come with it), quantises, exports,
-    verifies the bundle in every reader that is installed, restores pictures in the chip's integers, counts and prices,
-    and writes one HTML page that needs no network, with the JSON beside it.
+    verifies the bundle in every reader that is installed, restores held-out pictures in the chip's integers, counts and
+    prices, and writes one HTML page that needs no network, with the JSON beside it. Exit code 1 if a reader differs.
 
     Examples:
       neurodeploy deploy demo --target loihi2 --out runs/demo
       neurodeploy deploy mine.toml --target nir --out runs/mine --max-minutes 20
+      neurodeploy deploy mine.toml --target loihi2 --out runs/mine --resume
     """
     from neurodeploy.report.deploy import deploy
 
@@ -58,26 +60,21 @@ def command(
             recipe,
             target=target,
             out=out,
+            profiles=profiles,
             overrides=overrides,
             max_minutes=max_minutes,
-            train=train,
-            profiles=profiles,
+            device=device_of(settings),
+            precision=precision,
+            seed=settings.seed,
+            images=images,
             resume=resume,
             force=force,
-            device=device_of(settings),
-            seed=settings.seed,
-            command=_command(recipe, target, overrides, max_minutes),
+            train=train,
+            command=settings.command_line,
             progress=update,
         )
     answer(settings, data, lambda: _text(data))
     return 0 if data["verified"] else 1
-
-
-def _command(recipe: str, target: str, overrides: tuple[str, ...], max_minutes: float | None) -> str:
-    words = ["neurodeploy", "deploy", recipe, "--target", target, "--out", "DIR"]
-    words += [word for override in overrides for word in ("--set", override)]
-    words += ["--max-minutes", f"{max_minutes:g}"] if max_minutes is not None else []
-    return shlex.join(words)
 
 
 def _text(data: dict[str, Any]) -> str:

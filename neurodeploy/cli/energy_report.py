@@ -88,7 +88,7 @@ def command(
             limit=limit,
             tile=tile,
             pricing=Pricing(hops, step_time, chips, allow_partial, allow_estimates),
-            reproduce={"seed": seed_of(settings)},
+            reproduce={"command": settings.command_line, "seed": seed_of(settings)},
             html=html,
             force=force,
             progress=update,

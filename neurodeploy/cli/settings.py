@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
 from typing import Any
@@ -22,6 +23,7 @@ class Settings:
         seed: Seed over the default or the recipe's.
         device: A torch device, for the verbs that use torch.
         kept: What remains if the run is interrupted, for the last line.
+        words: The command line behind the program's name.
     """
 
     json: bool = False
@@ -30,6 +32,12 @@ class Settings:
     seed: int | None = None
     device: str | None = None
     kept: str = "nothing was written"
+    words: Sequence[str] = ()
+
+    @property
+    def command_line(self) -> str:
+        """What was typed, for whoever wants to run it again."""
+        return shlex.join(["neurodeploy", *self.words])
 
 
 def settings_of(context: click.Context) -> Settings:
