@@ -29,7 +29,7 @@ def random_student(spec: StudentSpec, seed: int, *, quantized: bool = True) -> S
         layer = int(name.split(".")[0].lstrip("convlif"))
         shape = expected.shape
         if name.endswith("weight") and quantized:
-            # conv 0 sees codes of up to 511: 2 * q * 511 * taps stays below 2**17
+            # conv 0 sees codes of some hundreds: 2 * q * codes * taps stays below 2**17
             limit = max(1, 60 // (shape[1] * shape[2] * shape[3])) if layer == 0 else 127
             tensors[name] = rng.integers(-limit - (layer > 0), limit + 1, shape).astype(np.int8)
         elif name.endswith("weight"):
@@ -40,7 +40,7 @@ def random_student(spec: StudentSpec, seed: int, *, quantized: bool = True) -> S
         elif name.endswith("vth"):
             tensors[name] = np.sort(rng.integers(20, 900, shape)).astype(np.int32)
         elif name.endswith("step"):
-            tensors[name] = np.asarray(0.01 / 255 if layer == 0 else 0.01)
+            tensors[name] = np.asarray(0.01 / spec.input_scale if layer == 0 else 0.01)
         else:
             tensors[name] = np.asarray(rng.uniform(0.3, 0.6), np.float32)
     return StudentFile(spec=spec, tensors=tensors, quantized=quantized, meta={"name": f"random-{seed}"})

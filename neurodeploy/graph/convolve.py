@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neurodeploy.errors import UserError
+
 Pair = tuple[int, int]
 
 
@@ -25,10 +27,15 @@ def taps(
 
     Yields:
         (row, column) of the tap, and (C, floor((h + 2 * padding - dilation * (rows - 1) - 1) / stride) + 1, ...).
+
+    Raises:
+        UserError: The kernel is larger than the padded input.
     """
     x = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2))
     height = (x.shape[1] - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
     width = (x.shape[2] - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
+    if height < 1 or width < 1:
+        raise UserError("a kernel is larger than its padded input", have=str(kernel), limit=str(x.shape[1:]))
     for row in range(kernel[0]):
         for column in range(kernel[1]):
             top, left = row * dilation[0], column * dilation[1]

@@ -89,6 +89,7 @@ def portable_graph(spec: StudentSpec, tensors: Tensors, size: tuple[int, int], q
     for kind, layer in _layout(spec):
         name = kind if kind in ("input", "output") else f"{kind}{layer}"
         nodes[name] = _BUILDERS[kind](student, layer)
+    # The chain first: norse's executor takes edges in this order, and sums too early in another.
     edges = list(itertools.pairwise(nodes))
     edges += [(f"conv{source}", f"lif{target}") for source, target in sorted(spec.edges)]
     graph = nir.NIRGraph(nodes=nodes, edges=edges, metadata=graph_hints(host, spec.levels), type_check=False)

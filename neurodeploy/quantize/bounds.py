@@ -64,7 +64,7 @@ def _node_findings(node: object) -> Iterator[Finding]:
             values = np.asarray(getattr(node, field))
             if values.min() < 0 or values.max() > 4096:
                 yield Finding(node.name, f"{field} is out of range", f"{values.min()}..{values.max()}", "0..4096")
-        low, high = _bias_range(node)
+        low, high = bias_range(node)
         if low < BIAS_RANGE[0] or high > BIAS_RANGE[1]:
             yield Finding(
                 node.name,
@@ -76,7 +76,8 @@ def _node_findings(node: object) -> Iterator[Finding]:
             )
 
 
-def _bias_range(node: IntegerLif) -> tuple[int, int]:
+def bias_range(node: IntegerLif) -> tuple[int, int]:
+    """Least and largest bias mantissa of all channels and populations."""
     return int(node.bias.min()) + min(node.levels), int(node.bias.max()) + max(node.levels)
 
 

@@ -17,7 +17,14 @@ from neurodeploy.errors import Finding, FindingsError
 from neurodeploy.graph.law import structure_findings
 from neurodeploy.graph.portable import Network
 from neurodeploy.graph.spec import DECAY_ONE
-from neurodeploy.quantize.bounds import CURRENT_MAX, VTH_MAX, accumulator_findings, range_findings
+from neurodeploy.quantize.bounds import (
+    BIAS_RANGE,
+    CURRENT_MAX,
+    VTH_MAX,
+    accumulator_findings,
+    bias_range,
+    range_findings,
+)
 from neurodeploy.quantize.calibrate import Measured, measure
 from neurodeploy.quantize.levels import copy_counts, fold_levels, repeats
 from neurodeploy.quantize.network import (
@@ -138,6 +145,25 @@ def _spread(values: FloatArray) -> float:
     return 0.0 if largest == 0 else float(values.max() - values.min()) / largest
 
 
+def _fit_biases(net: IntegerNetwork) -> IntegerNetwork:
+    """Centres biases that need more than 13 bits, where the threshold can make up for it.
+
+    ``x + b > vth`` and ``x + (b + c) > vth + c`` are the same; with a membrane that remembers they are not.
+    """
+    nodes = dict(net.nodes)
+    for node in net.lifs():
+        forgets = net.host.steps == 1 or (np.all(np.asarray(node.v_decay) == DECAY_ONE) and _lasts_one_step(node))
+        low, high = bias_range(node)
+        shift = max(-node.vth, min(-(low + high) // 2, VTH_MAX - node.vth))
+        if forgets and (low < BIAS_RANGE[0] or high > BIAS_RANGE[1]):
+            nodes[node.name] = replace(node, vth=node.vth + shift, bias=node.bias + shift)
+    return replace(net, nodes=nodes)
+
+
+def _lasts_one_step(node: IntegerLif) -> bool:
+    return bool(np.all(np.asarray(node.i_decay) == DECAY_ONE))
+
+
 class _Lowerer:
     """Quantises group after group; ``self.parts`` holds the quantised values of those that are done."""
 
@@ -161,7 +187,7 @@ class _Lowerer:
             host=self.network.host,
             units={name: self.units[name] for name in self.parts.nodes if name in self.units},
         )
-        net = fold_levels(net)
+        net = _fit_biases(fold_levels(net))
         ranges = range_findings(net)
         _refuse([finding for finding in ranges if finding.severity == "error"])
         return Lowering(net, (*self.findings, *ranges, *accumulator_findings(net)))

@@ -48,7 +48,7 @@ def student_by_definition(student, codes: np.ndarray) -> np.ndarray:  # type: ig
         elif layer < spec.depth:
             delta = float(tensors[f"lif{layer}.delta"])
             thresholds.append(delta * (np.arange(1, spec.levels + 1) - 0.5))
-    signal_in = codes.astype(np.float64) if student.quantized else codes / 255.0
+    signal_in = codes.astype(np.float64) if student.quantized else codes / spec.input_scale
     membranes = [0.0] * spec.depth
     total = 0.0
     for _ in range(spec.steps):
@@ -93,11 +93,12 @@ def test_the_form_is_the_declared_one() -> None:
     assert conv.metadata == {"weight_step": 2**-7, "bias_step": 2**-8}
     np.testing.assert_array_equal(conv.weight[3:, :3], student.tensors["conv1.weight"] * np.float32(2**-7))
     vth = student.tensors["lif1.vth"]
-    np.testing.assert_array_equal(conv.bias[:3], student.tensors["conv1.bias"] * np.float32(2**-8))
     np.testing.assert_array_equal((conv.bias[3:] - conv.bias[:3]) * 2**8, np.full(3, vth[0] - vth[1]))
     lif = graph.nodes["lif1"]
     assert lif.tau.shape == lif.v_threshold.shape == (6, 4, 3)
-    assert lif.v_threshold[0, 0, 0] == (vth[0] + 0.5) * 2**-8
+    shared = (int(vth[0]) + int(vth[1])) // 2
+    assert lif.v_threshold[0, 0, 0] == (shared + 0.5) * 2**-8
+    np.testing.assert_array_equal(conv.bias[:3] * 2**8, student.tensors["conv1.bias"] + shared - vth[0])
     assert all(array.dtype == np.float32 for array in (conv.weight, conv.bias, lif.tau, lif.r, lif.v_reset))
     assert network.host.output_scale == float(student.tensors["conv2.step"]) * 2**7
     assert hinted_host(graph) == network.host

@@ -9,7 +9,7 @@ from itertools import pairwise
 import nir
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from neurodeploy.errors import FindingsError, UserError
@@ -56,10 +56,12 @@ def test_a_quantised_student_comes_over_number_by_number(spec: StudentSpec, hint
         lif = net.nodes[f"lif{layer}"]
         assert isinstance(lif, IntegerLif)
         vth = tensors[f"lif{layer}.vth"].astype(np.int64)
-        assert (lif.vth, lif.levels) == (vth[0], tuple(vth[0] - vth))
         assert (lif.v_decay, lif.i_decay) == (4096 * spec.decay, 4096)
         summed = [layer, *(source for source, target in spec.edges if target == layer)]
-        np.testing.assert_array_equal(lif.bias, sum(tensors[f"conv{k}.bias"].astype(np.int64) for k in summed))
+        bias = sum(tensors[f"conv{k}.bias"].astype(np.int64) for k in summed)
+        # population i fires above vth[i]: what threshold and bias share out between them is a gauge
+        for population, level in enumerate(lif.levels):
+            np.testing.assert_array_equal(lif.vth - (lif.bias + level), vth[population] - bias)
     np.testing.assert_array_equal(net.readout.bias, tensors[f"conv{spec.depth}.bias"])
     assert net.output_scale == pytest.approx(float(tensors[f"conv{spec.depth}.step"]) / 2, rel=1e-15)
 
@@ -283,6 +285,17 @@ def test_thresholds_of_single_channels_become_biases_where_nothing_is_remembered
         quantize(network)
 
 
+@given(st.floats(0.05, 17.0))
+def test_any_threshold_parts_the_same_currents_as_in_floats(threshold: float) -> None:
+    """``v > threshold`` and ``v_int > floor(threshold / unit)`` for every current of the layer."""
+    assume(abs(2 * threshold - round(2 * threshold)) > 1e-4)  # a tie, but for rounding
+    network = two_layers(lif_node(tau=full(1e-4), v_threshold=full(threshold)), steps=1)
+    codes = np.arange(36).reshape(1, 6, 6)
+    trace = Trace(1)
+    run(quantize(network), codes, observer=trace)
+    np.testing.assert_array_equal(trace.layers["neuron"].fired[0, 0], 0.5 * codes > threshold)
+
+
 def test_a_threshold_on_the_grid_is_kept_strict_and_reported() -> None:
     network = two_layers(lif_node(tau=np.full((1, 6, 6), 1e-4, np.float32)), steps=1)
     lowering = lower(network)
@@ -382,6 +395,28 @@ def test_all_findings_come_at_once() -> None:
     with pytest.raises(FindingsError) as raised:
         quantize(network)
     assert {finding.node for finding in raised.value.findings} == {"neuron", "last"}
+
+
+def test_biases_beyond_13_bits_are_shared_out_with_the_threshold() -> None:
+    """Where nothing is remembered, bias and threshold may move together: populations are centred if that helps."""
+    spec = StudentSpec(width=4, depth=2, levels=4, steps=1, input_scale=255.0)
+    network = student_network(random_student(spec, 5, quantized=False), (12, 12))
+    lowering = lower(network)
+    first = lowering.net.nodes["lif0"]
+    biases = np.add.outer(first.levels, first.bias)
+    assert abs(biases.min() + biases.max()) <= 1
+    assert any(f.node == "lif0" and "13 bits" in f.rule for f in lowering.findings) == (biases.max() > 4095)
+    codes = network.host.encode(np.random.default_rng(0).random((1, 12, 12), np.float32))
+    spikes: dict[str, np.ndarray] = {}
+
+    def record(*, step: int, name: str, output: np.ndarray, membrane: np.ndarray | None) -> None:
+        spikes[name] = output
+
+    run_float(network.graph, codes, 1, network.host.dt, record)
+    trace = Trace(1)
+    run(lowering.net, codes, observer=trace)
+    fired = trace.layers["lif0"].fired.reshape(spikes["lif0"].shape)
+    assert np.mean(fired != spikes["lif0"]) < 0.01
 
 
 def test_calibration_that_does_not_fit_is_refused() -> None:

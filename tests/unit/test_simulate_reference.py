@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -35,7 +36,7 @@ def brute_wrap(value: int, bits: int) -> int:
 
 
 def brute_decay(value: int, amount: int) -> int:
-    return math.trunc(value * (4096 - amount) / 4096) if abs(value) < 2**30 else int(value * (4096 - amount) / 4096)
+    return math.trunc(Fraction(value * (4096 - amount), 4096))
 
 
 class BruteNeuron:
@@ -157,15 +158,16 @@ def networks(draw: st.DrawFn) -> tuple[IntegerNetwork, NDArray[np.int64]]:
     last = "input"
     for layer in range(depth):
         kernel = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+        dilation = (draw(st.integers(1, 2)), draw(st.integers(1, 2)))
+        reach = [dilation[axis] * (kernel[axis] - 1) for axis in range(2)]
         groups = draw(st.sampled_from([1, np.gcd(channels[layer], channels[layer + 1])]))
         name = f"conv{layer}"
-        shape = (channels[layer + 1], channels[layer] // groups, *kernel)
         nodes[name] = IntegerConv(
             name,
-            rng.integers(-256, 255, shape),
+            rng.integers(-256, 255, (channels[layer + 1], channels[layer] // groups, *kernel)),
             stride=(draw(st.integers(1, 2)), draw(st.integers(1, 2))),
-            padding=(draw(st.integers(1, 2)), draw(st.integers(1, 2))),
-            dilation=(draw(st.integers(1, 2)), draw(st.integers(1, 2))),
+            padding=(reach[0] // 2 + draw(st.integers(0, 1)), reach[1] // 2 + draw(st.integers(0, 1))),
+            dilation=dilation,
             groups=int(groups),
         )
         decays = [
@@ -197,6 +199,7 @@ def networks(draw: st.DrawFn) -> tuple[IntegerNetwork, NDArray[np.int64]]:
     return net, codes
 
 
+@settings(max_examples=60)
 @given(networks())
 def test_every_state_equals_the_brute_force_one(case: tuple[IntegerNetwork, NDArray[np.int64]]) -> None:
     assert_equal_to_brute(*case)
@@ -310,6 +313,11 @@ def test_dense_is_not_wrapped() -> None:
         HostSide(),
     )
     assert run(net, np.full((2, 1, 1), 10**6)).tolist() == [[[508 * 10**6]]]
+
+
+def test_an_image_that_is_smaller_than_a_kernel_is_refused() -> None:
+    with pytest.raises(UserError, match="kernel is larger"):
+        conv(np.zeros((1, 2, 5), np.int64), IntegerConv("c", np.ones((1, 1, 3, 3), np.int64)))
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (2, 4), (5, 2, 4, 4), (2, 0, 4)])

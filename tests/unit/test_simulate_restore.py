@@ -137,10 +137,10 @@ def test_the_decoded_value_is_the_mean_of_the_readout_in_image_units() -> None:
         "conv": IntegerConv("conv", weight),
         "output": IntegerReadout("output", np.array([10])),
     }
-    host = HostSide(unshuffle=1, steps=4, output_scale=3.0)
+    host = HostSide(unshuffle=1, steps=4, output_scale=3.0, input_scale=255.0)
     net = IntegerNetwork(nodes, (("input", "conv"), ("conv", "output")), host, units={"output": 0.5})
     image = np.full((1, 2, 2), 100 / 255, np.float32)
-    expected = 100 / 255 - 3.0 * 0.5 * (2 * 100 + 10)
+    expected = float(image[0, 0, 0]) - 3.0 * 0.5 * (2 * 100 + 10)
     np.testing.assert_allclose(restore(net, image), expected, rtol=1e-15)
 
 
