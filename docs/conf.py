@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from neurodeploy import __version__
@@ -18,6 +20,7 @@ extensions = ["myst_parser", "sphinx_click"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_generated"]
+smartquotes = False  # options are written with two hyphens
 html_theme = "pydata_sphinx_theme"
 html_title = f"neurodeploy {__version__}"
 html_show_sourcelink = False
@@ -27,24 +30,35 @@ GENERATED = Path(__file__).parent / "_generated"
 
 
 def _markdown(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heads, ["---"] * len(heads), *cells]) + "\n"
 
 
 def _fields(model: type[BaseModel]) -> str:
-    rows = []
-    for name, field in model.model_fields.items():
-        default = "(required)" if field.default is PydanticUndefined and field.default_factory is None else repr(field.default)
-        default = "(its own defaults)" if field.default_factory is not None or isinstance(field.default, BaseModel) else default
-        kind = getattr(field.annotation, "__name__", None) if not hasattr(field.annotation, "__args__") else None
-        shown = (kind or str(field.annotation)).replace("typing.", "").replace("neurodeploy.", "").replace("NoneType", "None")
-        rows.append([f"`{name}`", f"`{default}`", f"`{shown}`", field.description or ""])
+    rows = [
+        [f"`{name}`", f"`{_default(field)}`", f"`{_kind(field)}`", field.description or ""]
+        for name, field in model.model_fields.items()
+    ]
     return _markdown(["key", "default", "type", "meaning"], rows)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None or isinstance(field.default, BaseModel):
+        return "(its own defaults)"
+    return "(required)" if field.default is PydanticUndefined else repr(field.default)
+
+
+def _kind(field: FieldInfo) -> str:
+    plain = isinstance(field.annotation, type) and not hasattr(field.annotation, "__args__")
+    text = field.annotation.__name__ if plain else str(field.annotation)
+    text = re.sub(r"(typing|pathlib|neurodeploy(\.\w+)*)\.", "", text).replace("NoneType", "None")
+    return re.sub(r"Annotated\[(.*?), FieldInfo\(.*?\)\]", r"\1", text)
 
 
 def _recipe_tables() -> str:
     from neurodeploy.distill import recipe
     from neurodeploy.graph.spec import StudentSpec
+    from neurodeploy.images.degradations import KINDS
 
     parts = {
         "The recipe": recipe.Recipe,
@@ -55,7 +69,12 @@ def _recipe_tables() -> str:
         '`[student]` with `family = "ffdnet"` or `"dncnn"`': recipe.AnnSpec,
         "`[train]`": recipe.TrainRecipe,
     }
-    return "\n".join(f"## {title}\n\n{_fields(model)}" for title, model in parts.items())
+    tables = [f"## {title}\n\n{_fields(model)}" for title, model in parts.items()]
+    for kind, degradation in KINDS.items():
+        said = (degradation.__doc__ or "").strip().splitlines()[0]
+        said = re.sub(r":func:`(?:\w+\.)?(\w+)`", r"`\1`", said).replace("``", "`")
+        tables.append(f'## `[degradation]` with `kind = "{kind}"`\n\n{said}\n\n{_fields(degradation)}')
+    return "\n".join(tables)
 
 
 def _targets_table() -> str:
@@ -73,10 +92,10 @@ def _targets_table() -> str:
 def _profiles_table() -> str:
     from neurodeploy.report.tables import list_profiles
 
-    rows = [
-        [f"`{row['name']}`", row["chip"], ", ".join(row["prices"]) or "none", ", ".join(row["unpublished"]), row["caveat"]]
-        for row in list_profiles()["profiles"]
-    ]
+    rows = []
+    for row in list_profiles()["profiles"]:
+        priced, unpublished = ", ".join(row["prices"]) or "none", ", ".join(row["unpublished"])
+        rows.append([f"`{row['name']}`", row["chip"], priced, unpublished, row["caveat"]])
     return _markdown(["profile", "chip", "priced", "unpublished", "caveat"], rows)
 
 

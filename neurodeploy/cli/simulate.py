@@ -38,7 +38,7 @@ def command(
 
     Examples:
       neurodeploy simulate demo noisy.png --out restored
-      neurodeploy simulate bundle night/*.png --out restored --tile 256
+      neurodeploy simulate bundle night1.png night2.png --out restored --tile 256
       neurodeploy simulate demo small.png --out restored --trace small.npz
     """
     from neurodeploy.report.pictures import simulate
