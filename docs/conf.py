@@ -23,6 +23,7 @@ exclude_patterns = ["_build", "_generated"]
 smartquotes = False  # options are written with two hyphens
 html_theme = "pydata_sphinx_theme"
 html_title = f"neurodeploy {__version__}"
+html_sidebars: dict[str, list[str]] = {"**": []}
 html_show_sourcelink = False
 html_theme_options = {"show_toc_level": 2, "navbar_align": "left"}
 
@@ -83,10 +84,16 @@ def _targets_table() -> str:
     targets = list_targets()["targets"]
     heads = ["operation", *(f"`{target['name']}`" for target in targets)]
     rows = [
-        [name, *("yes" if target["operations"][name] is True else target["operations"][name] for target in targets)]
+        [name, *("yes" if target["operations"][name] is True else "no" for target in targets)]
         for name in targets[0]["operations"]
     ]
-    return _markdown(heads, rows)
+    why = [
+        [f"`{target['name']}`", name, said.split(" | ")[0]]
+        for target in targets
+        for name, said in target["operations"].items()
+        if said is not True
+    ]
+    return f"{_markdown(heads, rows)}\n{_markdown(['target', 'does not hold', 'because'], why)}"
 
 
 def _profiles_table() -> str:
