@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from neurodeploy.energy.geometry import node_shapes
+from neurodeploy.errors import UserError
 from neurodeploy.graph.spec import HostSide
 from neurodeploy.quantize.network import (
     IntegerConv,
@@ -86,6 +88,10 @@ def networks(draw: st.DrawFn) -> tuple[IntegerNetwork, tuple[int, int], int]:
         channels = 2
     else:
         net = chain(nodes, steps=steps)
+    try:
+        node_shapes(net, extent)
+    except UserError:  # a kernel larger than what is left of the image
+        assume(False)
     return _ended(draw, rng, net, channels, extent), extent, seed
 
 

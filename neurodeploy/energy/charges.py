@@ -20,6 +20,7 @@ class Charge:
         label: What is counted, in words.
         counts: How many, one an image.
         price: None where the operation is not priced; then ``why`` and ``instead`` say more.
+        group: What it belongs to in a summary: arithmetic, analog input, neurons, routing, weights, membranes ...
         share: Part of the price that one count costs (a 32-bit word of a 64-bit access: 0.5).
     """
 
@@ -27,6 +28,7 @@ class Charge:
     label: str
     counts: tuple[float, ...]
     price: Price | None = None
+    group: str = ""
     share: float = 1.0
     why: str = ""
     instead: str = ""
@@ -69,9 +71,9 @@ def analog(counts: Counts, profile: Profile) -> Charge:
     """Multiply-accumulates with analog values, at every step."""
     label, mac = "multiply-accumulates with analog values, at every step", of(counts, "mac")
     if profile.energy.mac_int8 is not None:
-        return Charge("mac_int8", label, mac, profile.energy.mac_int8)
+        return Charge("mac_int8", label, mac, profile.energy.mac_int8, "analog input")
     if profile.energy.mac is not None:
-        return Charge("mac", label, mac, profile.energy.mac)
+        return Charge("mac", label, mac, profile.energy.mac, "analog input")
     if not profile.accepts_graded:
         return Charge(
             "mac",
@@ -115,16 +117,16 @@ def state_traffic(counts: Counts, profile: Profile) -> tuple[float, ...]:
 def operations(counts: Counts, profile: Profile) -> Iterator[Charge]:
     """Additions, multiplications and comparisons of a run; a hard reset writes a 0 and computes nothing."""
     energy = profile.energy
-    terms: list[tuple[str, str, tuple[float, ...]]] = [
-        ("sop", "additions, one a synaptic operation", of(counts, "sop")),
-        ("add", "additions of the integration, one a neuron update", of(counts, "neuron_updates")),
-        ("mul", "multiplications of the leak", of(counts, "leak_multiplications")),
-        ("compare", "comparisons with the threshold", summed(counts, thresholds)),
-        ("add", "additions of biases", of(counts, "bias_additions")),
+    terms: list[tuple[str, str, str, tuple[float, ...]]] = [
+        ("sop", "synaptic operations", "additions, one a synaptic operation", of(counts, "sop")),
+        ("add", "neurons", "additions of the integration, one a neuron update", of(counts, "neuron_updates")),
+        ("mul", "neurons", "multiplications of the leak", of(counts, "leak_multiplications")),
+        ("compare", "neurons", "comparisons with the threshold", summed(counts, thresholds)),
+        ("add", "biases", "additions of biases", of(counts, "bias_additions")),
     ]
-    for term, label, count in terms:
+    for term, group, label, count in terms:
         price = getattr(energy, term)
-        yield Charge(term, label, count, price) if price else unpublished(profile, term, label, count)
+        yield Charge(term, label, count, price, group) if price else unpublished(profile, term, label, count)
     yield analog(counts, profile)
 
 

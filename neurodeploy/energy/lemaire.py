@@ -27,10 +27,11 @@ def lemaire_charges(counts: Counts, profile: Profile) -> Iterator[Charge]:
     yield from operations(counts, profile)
     energy = profile.energy
     if energy.address_add is not None:
-        yield Charge("address_add", "additions of addresses", summed(counts, _address_additions), energy.address_add)
+        sums = summed(counts, _address_additions)
+        yield Charge("address_add", "additions of addresses", sums, energy.address_add, "addressing")
     if energy.address_mul is not None:
         products = summed(counts, lambda image: 2 * _conv_events(image))
-        yield Charge("address_mul", "multiplications of addresses", products, energy.address_mul)
+        yield Charge("address_mul", "multiplications of addresses", products, energy.address_mul, "addressing")
     for layer in counts.layers:
         yield from _memory(counts, profile, layer)
 
@@ -75,11 +76,11 @@ def _memory(counts: Counts, profile: Profile, layer: LayerCounts) -> Iterator[Ch
         if not table:
             yield Charge("sram", label, counted, why="the profile has no table of memories")
         elif any(counted):
-            yield Charge("sram", label, counted, access_price(table, size), share=share)
+            yield Charge("sram", label, counted, access_price(table, size), buffer, share)
     received = tuple(_events_into(image, layer.name) for image in counts.images)
     if table and any(received):
         price = access_price(table, QUEUE_WORDS * word)
-        yield Charge("sram", f"accesses to queue read by {layer.name}", received, price, share=share)
+        yield Charge("sram", f"accesses to queue read by {layer.name}", received, price, "queue", share)
 
 
 def _events_into(image: ImageCounts, name: str) -> float:

@@ -37,7 +37,7 @@ def _chip(counts: Counts, profile: Profile, assumptions: Assumptions) -> Iterato
     """E = SOP * e_sop + MAC * e_mac + U_active * e_active + U_idle * e_idle + S * (e_spike + h * e_hop) + bits."""
     sop, label = of(counts, "sop"), "spikes arriving at synapses"
     if profile.energy.sop is not None:
-        yield Charge("sop", label, sop, profile.energy.sop)
+        yield Charge("sop", label, sop, profile.energy.sop, "synaptic operations")
     else:
         yield unpublished(profile, "sop", label, sop)
     yield analog(counts, profile)
@@ -58,7 +58,7 @@ def _chip(counts: Counts, profile: Profile, assumptions: Assumptions) -> Iterato
 def _term(profile: Profile, term: str, part: SopPart, label: str, counts: tuple[float, ...]) -> Iterator[Charge]:
     price = getattr(profile.energy, term, None)  # "spike" is no key of its own
     if isinstance(price, Price):
-        yield Charge(term, label, counts, price)
+        yield Charge(term, label, counts, price, "neurons" if part == "neuron" else "routing")
     elif term not in profile.absent.terms and not profile.inside_sop(part):
         yield unpublished(profile, term, label, counts)
 
@@ -69,7 +69,7 @@ def _spikes(profile: Profile, spikes: tuple[float, ...]) -> Iterator[Charge]:
         yield from _term(profile, "spike", "spike", "spikes sent", spikes)
     for term, price in prices.items():
         if price is not None:
-            yield Charge(term, "spikes sent", spikes, price)
+            yield Charge(term, "spikes sent", spikes, price, "routing")
 
 
 def _hops(profile: Profile, spikes: tuple[float, ...], assumptions: Assumptions) -> Iterator[Charge]:
@@ -79,7 +79,7 @@ def _hops(profile: Profile, spikes: tuple[float, ...], assumptions: Assumptions)
     elif assumptions.hops is None:
         yield unknown_hops("hop", label, spikes)
     else:
-        yield Charge("hop", label, scaled(spikes, assumptions.hops), profile.energy.hop)
+        yield Charge("hop", label, scaled(spikes, assumptions.hops), profile.energy.hop, "routing")
 
 
 def _bits(counts: Counts, profile: Profile, assumptions: Assumptions) -> Iterator[Charge]:
@@ -88,13 +88,13 @@ def _bits(counts: Counts, profile: Profile, assumptions: Assumptions) -> Iterato
     known = energy.sop is None or energy.sop.includes != "unknown"
     if energy.weight_bit_read is not None and known and not profile.inside_sop("weight_fetch"):
         bits = scaled(of(counts, "sop"), assumptions.weight_bits)
-        yield Charge("weight_bit_read", "bits of weights read", bits, energy.weight_bit_read)
+        yield Charge("weight_bit_read", "bits of weights read", bits, energy.weight_bit_read, "weights")
     if known and not profile.inside_sop("state_rw"):
         state = state_traffic(counts, profile)
         for term in ("state_bit_read", "state_bit_write"):
             price = getattr(energy, term)
             if price is not None:
-                yield Charge(term, f"bits of neuron state {term[10:]}", state, price)
+                yield Charge(term, f"bits of neuron state {term[10:]}", state, price, "membranes")
 
 
 def _arithmetic(counts: Counts, profile: Profile, assumptions: Assumptions) -> Iterator[Charge]:
@@ -109,20 +109,20 @@ def _yan(counts: Counts, profile: Profile, assumptions: Assumptions) -> Iterator
     A reconstruction after Yan et al., arXiv:2409.08290, not their equations.
     """
     energy, spikes = profile.energy, of(counts, "spikes")
-    terms: list[tuple[str, str, tuple[float, ...]]] = [
-        ("sop", "accumulations", of(counts, "sop")),
-        ("compare", "comparisons with the threshold", summed(counts, thresholds)),
-        ("add", "subtractions of resets", spikes),
-        ("weight_bit_read", "bits of weights read", scaled(of(counts, "sop"), assumptions.weight_bits)),
-        ("state_bit_read", "bits of neuron state read", state_traffic(counts, profile)),
-        ("state_bit_write", "bits of neuron state written", state_traffic(counts, profile)),
+    terms: list[tuple[str, str, str, tuple[float, ...]]] = [
+        ("sop", "synaptic operations", "accumulations", of(counts, "sop")),
+        ("compare", "neurons", "comparisons with the threshold", summed(counts, thresholds)),
+        ("add", "neurons", "subtractions of resets", spikes),
+        ("weight_bit_read", "weights", "bits of weights read", scaled(of(counts, "sop"), assumptions.weight_bits)),
+        ("state_bit_read", "membranes", "bits of neuron state read", state_traffic(counts, profile)),
+        ("state_bit_write", "membranes", "bits of neuron state written", state_traffic(counts, profile)),
     ]
-    for term, label, count in terms:
+    for term, group, label, count in terms:
         price = getattr(energy, term)
-        yield Charge(term, label, count, price) if price else unpublished(profile, term, label, count)
+        yield Charge(term, label, count, price, group) if price else unpublished(profile, term, label, count)
     label = "bits of spikes over hops"
     if energy.hop_bit is not None and assumptions.hops is not None:
-        yield Charge("hop_bit", label, scaled(spikes, assumptions.hops), energy.hop_bit)
+        yield Charge("hop_bit", label, scaled(spikes, assumptions.hops), energy.hop_bit, "routing")
     else:
         yield unknown_hops("hop_bit", label, spikes)
     yield analog(counts, profile)

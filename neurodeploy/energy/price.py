@@ -183,7 +183,7 @@ def static_energy(profile: Profile, steps: int, chips: int | None, step_seconds:
     """Static power of all chips, over the time of one image."""
     table, many = profile.static, chips if chips is not None else 1
     watts: float | None = None
-    note = "no static power is published"
+    note = "no static power is published" if profile.model == "chip" else "static power is no part of this model"
     if table.chip is not None:
         watts = table.chip.watts * ceil(many / table.chip.chips)
         note = f"{many} chip{'s' if many > 1 else ''} of {table.chip.value:g} {table.chip.unit}"
@@ -201,7 +201,7 @@ def static_energy(profile: Profile, steps: int, chips: int | None, step_seconds:
     seconds, assumed = step_seconds, "as given"
     if seconds is None and profile.time.step is not None:
         seconds = profile.time.step.seconds
-        one = f"{profile.time.step.value:g} {profile.time.step.unit}"
+        one = f"{profile.time.step.value:g} {profile.time.step.unit.replace('us', 'µs')}"
         assumed = f"{steps} step{'s' if steps > 1 else ''} of {one}, the profile's"
     return Static(
         power_w=watts,
@@ -245,7 +245,9 @@ def _between_chips(counts: Counts, profile: Profile, chips: int | None) -> list[
 def _compared(priced: Priced, base: Baseline) -> dict[str, Any]:
     energy, total = baseline_pj(priced, base), priced.total_pj
     ratio = total / energy if energy and total is not None else None
-    return {"label": base.label, "energy_pj": energy, "snn_over_it": ratio}
+    mac = priced.profile.energy.mac_int8 or priced.profile.energy.mac
+    at_least = mac is not None and mac.bound == "lower"
+    return {"label": base.label, "energy_pj": energy, "at_least": at_least, "snn_over_it": ratio}
 
 
 def _no_estimate(charge: Charge, allowed: bool) -> Charge:
@@ -280,6 +282,7 @@ def _term(charge: Charge) -> dict[str, Any]:
     return {
         "term": charge.term,
         "label": charge.label,
+        "group": charge.group,
         "count": charge.mean,
         "share": charge.share,
         "price": price_facts(unit) if unit is not None else None,

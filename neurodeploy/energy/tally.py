@@ -191,9 +191,9 @@ def _hold_synapses(
     row.driven_by = (*row.driven_by, (link.source, link.spiking))
     row.inputs += places
     row.synapses += once * link.copies
-    row.parameters_repeated += weights * link.copies * (len(sender.levels) if isinstance(sender, IntegerLif) else 1)
     if link.first:
         row.parameters += weights
+        row.parameters_repeated += weights * link.copies * (len(sender.levels) if isinstance(sender, IntegerLif) else 1)
     if link.node is not None and link.name not in seen:  # an ANN computes a convolution once, whoever receives it
         row.dense_mac += once
         row.dense_mac_padded += padded

@@ -49,9 +49,11 @@ def verdict(counts: Counts, compared: Sequence[Baseline], priced: Sequence[Price
     rate = _rate(counts)
     lines = [against(price, base, rate) for price in priced for base in compared if base.key != "qnn"]
     against_all = [line for line in lines if line is not None]
+    sentences = _sentences(counts, sps, teacher, sps_teacher, against_all)
     return {
         "class": _class(sps),
-        "sentence": " ".join(_sentences(counts, sps, teacher, sps_teacher, against_all)),
+        "sentence": " ".join(sentences),
+        "sentences": sentences,
         "sps": sps,
         "sps_teacher": sps_teacher,
         "operations_per_mac": (sop + mac) / dense if dense else None,
@@ -77,6 +79,7 @@ def against(priced: Priced, base: Baseline, rate: float) -> dict[str, Any] | Non
     break_even = rate * left / growing if growing > 0 and left > 0 else None
     return {
         "profile": priced.profile.id,
+        "model": priced.profile.model,
         "baseline": base.key,
         "snn_pj": total,
         "baseline_pj": energy,
@@ -88,9 +91,8 @@ def against(priced: Priced, base: Baseline, rate: float) -> dict[str, Any] | Non
 
 
 def _words(priced: Priced, base: Baseline, ratio: float, rate: float, break_even: float | None) -> str:
-    costs = f"costs {ratio:.2f} times as much as" if ratio >= 1 else f"costs {1 / ratio:.2f} times less than"
     scope = "arithmetic only, " if priced.profile.model == "arithmetic" else ""
-    first = f"At the prices of {priced.profile.id} ({scope}both sides alike) it {costs} the {base.label}"
+    first = f"At the prices of {priced.profile.id} ({scope}both sides alike) it costs {_costs(ratio)} the {base.label}"
     if break_even is None:
         return f"{first}; no spike rate could change that: what does not depend on spikes costs more already."
     if break_even > 1:
@@ -128,12 +130,33 @@ def _sentences(
     if mac:
         sentences.append(
             f"Analog input adds {mac:,.0f} multiply-accumulates an image"
-            f" ({mac / (mac + counts.mean('sop')):.0%} of all operations), charged to the SNN."
+            f" ({mac / (mac + counts.mean('sop')):.1%} of all operations), charged to the SNN."
         )
     if teacher is not None and sps_teacher is not None:
-        sentences.append(f"For every multiply-accumulate of the {teacher.label}, it does {sps_teacher:.2g} of them.")
-    sentences += [line["words"] for line in lines if line["baseline"] == "ann_int8"]
-    return sentences
+        sentences.append(
+            f"For every multiply-accumulate of the {teacher.label}, it does {sps_teacher:.2g} synaptic operations."
+        )
+    return sentences + [_priced_sentence(lines, profile) for profile in {line["profile"]: 0 for line in lines}]
+
+
+def _priced_sentence(lines: Sequence[dict[str, Any]], profile: str) -> str:
+    """What one profile says, of the dense ANN and of the one that skips zeros."""
+    ratios = {line["baseline"]: line["ratio"] for line in lines if line["profile"] == profile}
+    said = [
+        f"{_costs(ratios[key])} {words}"
+        for key, words in (("ann_dense", "that ANN"), ("ann_sparse", "the same ANN where it skips zeros"))
+        if key in ratios
+    ]
+    if all(line["model"] == "arithmetic" for line in lines if line["profile"] == profile):
+        return (
+            f"At the prices of {profile}, arithmetic alone, it costs {' and '.join(said)};"
+            " memory and movement, which the thresholds weigh, are not in that."
+        )
+    return f"At the prices of {profile} it costs {' and '.join(said)}."
+
+
+def _costs(ratio: float) -> str:
+    return f"{ratio:.2f} times as much as" if ratio >= 1 else f"{1 / ratio:.2f} times less than"
 
 
 def _rate(counts: Counts) -> float:

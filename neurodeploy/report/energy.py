@@ -232,7 +232,8 @@ def _baseline_table(report: Mapping[str, Any]) -> Table:
         for name in shown:
             entry = report["prices"][name]["baselines"][key]
             times = f" (SNN {numbers.ratio(entry['snn_over_it'])})" if entry["snn_over_it"] is not None else ""
-            row[name] = f"{numbers.energy(entry['energy_pj'])}{times}"
+            bound = "≥ " if entry["at_least"] and entry["energy_pj"] is not None else ""
+            row[name] = f"{bound}{numbers.energy(entry['energy_pj'])}{times}"
         rows.append(row)
     return Table("Baselines", columns, tuple(rows))
 

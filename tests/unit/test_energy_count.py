@@ -6,13 +6,14 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neurodeploy.energy.count import OperationCounter
 from neurodeploy.energy.geometry import taps
 from neurodeploy.energy.results import spread
 from neurodeploy.errors import InternalError, UserError
+from neurodeploy.quantize.levels import expand_levels
 from neurodeploy.quantize.network import (
     IntegerConv,
     IntegerFlatten,
@@ -41,7 +42,7 @@ class Both:
             observer.layer(**call)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(networks())
 def test_counts_equal_those_of_every_spike_and_every_synapse(drawn):
     net, extent, seed = drawn
@@ -224,3 +225,22 @@ def test_spread_of_known_values():
     assert (found["p95"], found["worst"]) == (4.0, 4.0)
     assert spread([7.0])["ci95_low"] is None
     assert spread(list(range(1, 101)))["p95"] == 95
+
+
+@pytest.mark.parametrize("levels", [2, 4])
+def test_folded_levels_count_as_the_expanded_network_that_the_chip_holds(levels):
+    """D populations written out as D * C channels, weights repeated, give the same counts by other loops."""
+    net = student(np.random.default_rng(8), levels=levels)
+    expanded = expand_levels(net)
+    codes = np.random.default_rng(9).integers(0, 256, (1, 10, 9))
+    folded, written_out = OperationCounter(net), OperationCounter(expanded)
+    run(net, codes, observer=folded)
+    run(expanded, codes, observer=written_out)
+    one, other = folded.counts(), written_out.counts()
+    for key in (
+        "sop", "sop_nonzero", "mac", "mac_nonzero", "spikes", "neurons", "neuron_updates", "neuron_updates_active",
+        "bias_additions", "state_bits",
+    ):  # fmt: skip
+        assert [getattr(row, key) for row in one.layers] == [getattr(row, key) for row in other.layers], key
+    assert one.total("parameters_repeated") == other.total("parameters")
+    assert one.total("parameters") < other.total("parameters")

@@ -1,0 +1,133 @@
+"""Inline SVG for the pages: bars, stacked bars, the break-even chart. No script, no fonts, no colours of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from neurodeploy.report import numbers
+
+WIDTH, HEIGHT = 380, 250
+LEFT, RIGHT, TOP, BOTTOM = 58, 8, 16, 40
+SMALLEST_GAP = 15.0
+"""Between two labels at the right edge, in units of the chart."""
+
+
+def bar(share: float, style: str = "") -> Markup:
+    """A horizontal bar that fills ``share`` (0 to 1) of its cell; decoration beside a number in text."""
+    width = 100 * min(max(share, 0.0), 1.0)
+    return Markup(
+        '<svg class="bar {}" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
+        '<rect class="track" width="100" height="10"/><rect class="fill" width="{:.2f}" height="10"/></svg>'
+    ).format(style, width)
+
+
+def stack(shares: Sequence[float]) -> Markup:
+    """A bar in parts, one class ``part-N`` each; the shares add up to 1 at most."""
+    left, parts = 0.0, []
+    for place, share in enumerate(shares):
+        width = 100 * max(share, 0.0)
+        rect = Markup('<rect class="part-{}" x="{:.3f}" width="{:.3f}" height="10"/>')
+        parts.append(rect.format(place % 8, left, width))
+        left += width
+    return Markup(
+        '<svg class="bar stack" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
+        '<rect class="track" width="100" height="10"/>{}</svg>'
+    ).format(Markup("").join(parts))
+
+
+def break_even(lines: Sequence[Mapping[str, Any]], labels: Mapping[str, str], rate: float) -> Markup:
+    """Energy against spike rate at the prices of one profile: the network's line, its operating point, the baselines.
+
+    Args:
+        lines: Entries ``against`` of the verdict for one profile. Baselines far above the others are left out.
+        labels: Label of every baseline by key.
+        rate: Mean spike rate that the network runs at.
+    """
+    if not lines or rate <= 0:
+        return Markup("")
+    snn = float(lines[0]["snn_pj"])
+    shown = [line for line in lines if line["baseline_pj"] <= 4 * max(snn, _dense(lines))]
+    fixed = _fixed(lines, rate)
+    crossings = [line["break_even_rate"] for line in shown if line["break_even_rate"]]
+    far = min(1.0, max([2 * rate, *(1.15 * value for value in crossings if value <= 1)]))
+    top = 1.1 * max(fixed + (snn - fixed) * far / rate, *(line["baseline_pj"] for line in shown), snn)
+    parts = [_axes(far, top)]
+    ends: list[tuple[float, str, str]] = []
+    for line in shown:
+        height = _y(line["baseline_pj"], top)
+        parts.append(_line(LEFT, height, WIDTH - RIGHT, height, "ann"))
+        ends.append((height, labels[line["baseline"]], "ann"))
+    end = fixed + (snn - fixed) * far / rate
+    parts.append(_line(LEFT, _y(fixed, top), WIDTH - RIGHT, _y(end, top), "snn"))
+    point = '<circle class="point" cx="{:.1f}" cy="{:.1f}" r="5"/>'
+    parts.append(Markup(point).format(_x(rate, far), _y(snn, top)))
+    parts += [_text(LEFT + 8, height, text, style) for height, text, style in _spread_labels(ends)]
+    here = f"this network: {numbers.percent(rate)}, {numbers.energy(snn)}"
+    parts.append(_text(WIDTH - RIGHT, HEIGHT - BOTTOM - 8, here, "here"))
+    words = "; ".join(str(line["words"]).rstrip(".") for line in shown)
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}" focusable="false">{}</svg>'
+    ).format(WIDTH, HEIGHT, f"Energy against spike rate. {words}.", Markup("").join(parts))
+
+
+def _dense(lines: Sequence[Mapping[str, Any]]) -> float:
+    return next((float(line["baseline_pj"]) for line in lines if line["baseline"] == "ann_dense"), 0.0)
+
+
+def _fixed(lines: Sequence[Mapping[str, Any]], rate: float) -> float:
+    """What the network costs without a spike, from two points of its line: here, and where it breaks even."""
+    snn = float(lines[0]["snn_pj"])
+    for line in lines:
+        even = line["break_even_rate"]
+        if even and abs(even - rate) > 1e-9 * rate:
+            slope = (line["baseline_pj"] - snn) / (even - rate)
+            return snn - float(slope) * rate
+    return snn
+
+
+def _axes(far: float, top: float) -> Markup:
+    parts = [
+        _line(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, "axis"),
+        _line(LEFT, TOP, LEFT, HEIGHT - BOTTOM, "axis"),
+        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, "mean spike rate", "middle"),
+    ]
+    for part in (0.0, 0.5, 1.0):
+        parts.append(_text(_x(part * far, far), HEIGHT - BOTTOM + 16, numbers.percent(part * far), _anchor(part)))
+        parts.append(_text(LEFT - 6, _y(part * top, top) + 4, numbers.energy(part * top) if part else "0", "end"))
+        parts.append(_line(LEFT - 4, _y(part * top, top), LEFT, _y(part * top, top), "axis"))
+    return Markup("").join(parts)
+
+
+def _anchor(part: float) -> str:
+    return "end" if part == 1.0 else "middle"
+
+
+def _spread_labels(ends: Sequence[tuple[float, str, str]]) -> list[tuple[float, str, str]]:
+    """Labels just above their lines, pushed apart where lines lie close."""
+    placed: list[tuple[float, str, str]] = []
+    below = HEIGHT - BOTTOM - 4.0 + SMALLEST_GAP
+    for height, text, style in sorted(ends, reverse=True):
+        place = min(height - 5, below - SMALLEST_GAP)
+        placed.append((place, text, style))
+        below = place
+    return placed
+
+
+def _x(rate: float, far: float) -> float:
+    return LEFT + (WIDTH - LEFT - RIGHT) * rate / far
+
+
+def _y(energy: float, top: float) -> float:
+    return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * energy / top
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
+    shape = '<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>'
+    return Markup(shape).format(style, x1, y1, x2, y2)
+
+
+def _text(x: float, y: float, text: str, style: str) -> Markup:
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(style, x, y, escape(text))
