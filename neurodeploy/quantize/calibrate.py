@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from neurodeploy.errors import UserError
 from neurodeploy.graph.convolve import correlate, taps
+from neurodeploy.quantize.levels import copy_counts, repeats
 from neurodeploy.quantize.network import IntArray
 from neurodeploy.quantize.parts import (
     FlattenPart,
@@ -24,13 +25,30 @@ MAX_PLACES = 4096
 """Places of one frame that a second moment is taken over; larger frames are thinned out evenly."""
 
 
+def copies(weight: FloatArray) -> tuple[int, int]:
+    """How often a weight repeats itself over its outputs and over its inputs: the populations of integer levels."""
+    outputs, inputs = (
+        next((count for count in copy_counts(weight.shape[axis]) if repeats(weight, count, axis)), 1)
+        for axis in range(2)
+    )
+    return outputs, inputs
+
+
+def compacted(part: LinearPart) -> LinearPart:
+    """A linear part without the repetitions of its weights; with groups, the part itself."""
+    if part.groups > 1:
+        return part
+    outputs, inputs = (part.weight.shape[axis] // count for axis, count in enumerate(copies(part.weight)))
+    return replace(part, weight=part.weight[:outputs, :inputs], bias=part.bias)
+
+
 @dataclass
 class Measured:
     """What calibration saw.
 
     Attributes:
         moments: for a linear part, the sum over places of ``p p^T``, one a group of channels: (groups, n, n) with
-            n the number of weights an output, where ``p`` is what its weights are multiplied with.
+            n the number of weights an output of the compacted part, where ``p`` is what these are multiplied with.
         peaks: for neurons and the output, the largest magnitude of the summed current.
     """
 
@@ -54,11 +72,11 @@ def measure(
         UserError: Calibration codes that do not fit the network.
     """
     measured = Measured()
+    small = {name: compacted(part) for name, part in parts.nodes.items() if isinstance(part, LinearPart)}
 
     def visit(name: str, x: FloatArray) -> None:
-        part = parts.nodes[name]
-        if isinstance(part, LinearPart) and name in linear:
-            moment = _second_moment(part, x)
+        if name in linear:
+            moment = _second_moment(small[name], _summed_copies(small[name], x))
             measured.moments[name] = measured.moments.get(name, np.zeros_like(moment)) + moment
         elif name in fed:
             measured.peaks[name] = max(measured.peaks.get(name, 0.0), float(np.abs(x).max()))
@@ -66,12 +84,17 @@ def measure(
     order = list(parts.nodes)
     last = max(order.index(name) for name in (*linear, *fed))
     for codes in calibration:
-        _run(parts, order[: last + 1], codes, steps, visit)
+        _run(parts, small, order[: last + 1], codes, steps, visit)
     return measured
 
 
 def _run(
-    parts: Parts, names: Sequence[str], codes: IntArray, steps: int, visit: Callable[[str, FloatArray], None]
+    parts: Parts,
+    small: Mapping[str, LinearPart],
+    names: Sequence[str],
+    codes: IntArray,
+    steps: int,
+    visit: Callable[[str, FloatArray], None],
 ) -> None:
     """Runs the first parts of a network in float64 and shows every one what arrives at it."""
     source = next(part for part in parts.nodes.values() if isinstance(part, InputPart))
@@ -94,7 +117,7 @@ def _run(
             x = sum((values[name] for name in parts.sources(name)), start=np.zeros(()))
             visit(name, x)
             if isinstance(part, LinearPart):
-                values[name] = _linear(part, x)
+                values[name] = _linear(small[name], x)
             elif isinstance(part, FlattenPart):
                 values[name] = x.reshape(-1, 1, 1)
             elif isinstance(part, NeuronPart):
@@ -111,10 +134,23 @@ def _column(values: FloatArray) -> FloatArray:
     return values.reshape(-1, 1, 1)
 
 
+def _summed_copies(part: LinearPart, x: FloatArray) -> FloatArray:
+    """The input of a compacted part: what the repeated weights would see, added up."""
+    if part.groups > 1:
+        return x
+    tail = x.shape[1:] if part.weight.ndim == 4 else ()
+    summed: FloatArray = x.reshape(-1, part.weight.shape[1], *tail).sum(axis=0)
+    return summed
+
+
 def _linear(part: LinearPart, x: FloatArray) -> FloatArray:
+    """Output of a compacted part; its bias has one value for every output that the whole part has."""
+    x = _summed_copies(part, x)
     if part.weight.ndim == 2:
-        return (part.weight @ x.reshape(-1) + part.bias).reshape(-1, 1, 1)
-    return correlate(x, part.weight, part.stride, part.padding, part.dilation, part.groups) + _column(part.bias)
+        out = (part.weight @ x.reshape(-1)).reshape(-1, 1, 1)
+    else:
+        out = correlate(x, part.weight, part.stride, part.padding, part.dilation, part.groups)
+    return np.tile(out, (len(part.bias) // len(out), 1, 1)) + _column(part.bias)
 
 
 def _second_moment(part: LinearPart, x: FloatArray) -> FloatArray:

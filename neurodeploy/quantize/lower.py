@@ -25,7 +25,7 @@ from neurodeploy.quantize.bounds import (
     bias_range,
     range_findings,
 )
-from neurodeploy.quantize.calibrate import Measured, measure
+from neurodeploy.quantize.calibrate import Measured, compacted, measure
 from neurodeploy.quantize.levels import copy_counts, fold_levels, repeats
 from neurodeploy.quantize.network import (
     IntArray,
@@ -219,7 +219,9 @@ class _Lowerer:
             ),
         )
         if step is None:
-            step = best_step(linear, [measured.moments.get(name) for name in group], least)
+            step = best_step(
+                [compacted(part) for part in linear], [measured.moments.get(name) for name in group], least
+            )
         quantized: dict[str, Part] = {}
         for part in linear:
             self.nodes[part.name] = self._integer_linear(part, step)
