@@ -291,7 +291,7 @@ class IntegerModel(Model):
         """Weights, biases, and one threshold a population and layer."""
         weights = sum(node.weight.size for node in self.net.nodes.values() if hasattr(node, "weight"))
         biases = sum(node.bias.size for node in self.net.nodes.values() if hasattr(node, "bias"))
-        return int(weights + biases) + len(list(self.net.lifs()))
+        return int(weights + biases) + sum(len(node.levels) for node in self.net.lifs())
 
     @property
     def channels(self) -> Channels:

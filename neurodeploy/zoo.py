@@ -10,6 +10,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -126,8 +127,11 @@ def _row(entry: ZooEntry) -> dict[str, Any]:
     return row
 
 
-def _header_parameters(path: Path) -> int:
-    """Deployed numbers of a ``.safetensors`` file: everything but steps of the weights; one threshold a layer."""
+def _header_parameters(path: Path) -> int | None:
+    """Deployed numbers of a ``.safetensors`` file, from its header; None for a student that is not quantised.
+
+    The step of a weight is a unit, not a parameter.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -135,15 +139,9 @@ def _header_parameters(path: Path) -> int:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot be read as safetensors: {error}", node=str(path)) from error
-    total = 0
-    for name, shape in shapes.items():
-        if name.endswith(".step"):
-            continue
-        size = 1
-        for side in () if name.endswith(".vth") else shape:
-            size *= side
-        total += size
-    return total
+    if any(name.endswith(".delta") for name in shapes):
+        return None
+    return sum(int(prod(shape)) for name, shape in shapes.items() if not name.endswith(".step"))
 
 
 def recipe_path(text: str) -> Path:
