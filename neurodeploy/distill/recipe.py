@@ -127,7 +127,7 @@ class Recipe(BaseModel):
     data: DataRecipe = DataRecipe()
     degradation: Degradation | None = Field(default_factory=lambda: Gaussian(sigma=25.0))
     teacher: TeacherRecipe | None = None
-    student: StudentSpec | AnnSpec = Field(default_factory=lambda: StudentSpec(), discriminator="family")
+    student: StudentSpec | AnnSpec = Field(default_factory=StudentSpec, discriminator="family")
     train: TrainRecipe = TrainRecipe()
 
     @model_validator(mode="before")

@@ -121,8 +121,8 @@ class StudentSpec(BaseModel):
     edges: tuple[tuple[int, int], ...] = Field(
         (), description="sum edges [i, k]: the current of conv i is added to the input of LIF k, 1 <= i < k < depth"
     )
-    levels: int = Field(1, ge=1, le=15, description="integer activation levels D; more than 1 only with steps 1")
-    steps: int = Field(4, ge=1, le=64, description="time steps T")
+    levels: int = Field(4, ge=1, le=15, description="integer activation levels D; more than 1 only with steps 1")
+    steps: int = Field(1, ge=1, le=64, description="time steps T; more than 1 only with levels 1")
     decay: float = Field(1.0, gt=0.0, le=1.0, description="share of the membrane lost a step, a multiple of 1/4096")
     input_scale: float = Field(
         63.75,
