@@ -10,7 +10,7 @@ same step. All state is 0 before the first step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from neurodeploy.quantize.network import (
     IntegerInput,
     IntegerLif,
     IntegerNetwork,
+    IntegerReadout,
 )
 from neurodeploy.simulate.observe import BoolArray, IntArray, Observer
 
@@ -113,13 +114,11 @@ class _State:
     v: IntArray
 
 
-def _channels(values: int | IntArray) -> int | IntArray:
-    """One value, or one a channel, in a shape that broadcasts over (C, h, w)."""
-    return values if isinstance(values, int | np.integer) else values.reshape(-1, 1, 1)
+def _at_rest(node: IntegerLif, shape: tuple[int, ...]) -> _State:
+    return _State(np.zeros(shape, np.int64), np.zeros((len(node.levels), *shape), np.int64))
 
 
 def _lif(node: IntegerLif, state: _State, current: IntArray) -> tuple[_State, BoolArray]:
-    bias = np.add.outer(np.asarray(node.levels, np.int64), node.bias)[:, :, None, None]
     u, v, fired = lif_step(
         state.u,
         state.v,
@@ -127,9 +126,14 @@ def _lif(node: IntegerLif, state: _State, current: IntArray) -> tuple[_State, Bo
         i_decay=_channels(node.i_decay),
         v_decay=_channels(node.v_decay),
         vth=node.vth,
-        bias=bias,
+        bias=np.add.outer(np.asarray(node.levels, np.int64), node.bias)[:, :, None, None],
     )
-    return replace(state, u=u, v=v), fired
+    return _State(u, v), fired
+
+
+def _channels(values: int | IntArray) -> int | IntArray:
+    """One value, or one a channel, in a shape that broadcasts over (C, h, w)."""
+    return values if isinstance(values, int | np.integer) else values.reshape(-1, 1, 1)
 
 
 def run(net: IntegerNetwork, codes: IntArray, *, observer: Observer | None = None) -> IntArray:
@@ -148,43 +152,38 @@ def run(net: IntegerNetwork, codes: IntArray, *, observer: Observer | None = Non
     """
     frames = _frames(net, codes)
     if observer is not None:
-        extent = (codes.shape[-2], codes.shape[-1])
-        observer.codes(codes=codes, origin=(0, 0), extent=extent)
+        observer.codes(codes=codes, origin=(0, 0), extent=(codes.shape[-2], codes.shape[-1]))
     total = np.int64(0)
     states: dict[str, _State] = {}
-    for step in range(net.host.steps):
-        values: dict[str, IntArray] = {}
+    for step, frame in enumerate(frames):
+        values = {net.input.name: frame}
         for name, node in net.nodes.items():
-            arriving = [values[source] for source in net.sources(name)]
             if isinstance(node, IntegerInput):
-                values[name] = frames[step]
                 continue
-            x = np.add.reduce(arriving)
+            x = np.add.reduce([values[source] for source in net.sources(name)])
             if isinstance(node, IntegerConv):
                 values[name] = conv(x, node)
             elif isinstance(node, IntegerDense):
                 values[name] = dense(x, node)
             elif isinstance(node, IntegerFlatten):
                 values[name] = x.reshape(-1, 1, 1)
-            elif isinstance(node, IntegerLif):
-                before = states.get(name) or _State(np.zeros_like(x), np.zeros((len(node.levels), *x.shape), np.int64))
-                states[name], fired = _lif(node, before, x)
-                values[name] = fired.sum(axis=0)
-                if observer is not None:
-                    now = states[name]
-                    observer.layer(
-                        step=step,
-                        name=name,
-                        current=x,
-                        u=now.u,
-                        v=now.v,
-                        fired=fired,
-                        origin=(0, 0),
-                        extent=(x.shape[1], x.shape[2]),
-                    )
-            else:
+            elif isinstance(node, IntegerReadout):
                 total = total + x + node.bias.reshape(-1, 1, 1)
+            else:
+                state, fired = _lif(node, states.pop(name) if name in states else _at_rest(node, x.shape), x)
+                values[name] = fired.sum(axis=0)
+                if step + 1 < len(frames):  # of the last step nothing needs to be remembered
+                    states[name] = state
+                if observer is not None:
+                    _show(observer, step, name, x, state, fired)
     return np.asarray(total)
+
+
+def _show(observer: Observer, step: int, name: str, current: IntArray, state: _State, fired: BoolArray) -> None:
+    extent = (current.shape[1], current.shape[2])
+    observer.layer(
+        step=step, name=name, current=current, u=state.u, v=state.v, fired=fired, origin=(0, 0), extent=extent
+    )
 
 
 def _frames(net: IntegerNetwork, codes: IntArray) -> list[IntArray]:

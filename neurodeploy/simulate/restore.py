@@ -176,9 +176,11 @@ def _keeps_resolution(net: IntegerNetwork) -> bool:
 
 
 def bytes_per_place(net: IntegerNetwork) -> int:
-    """Roughly the bytes that the reference holds for one place of the grid: all states and the largest layer's work."""
-    sizes = [(1 + len(node.levels)) * len(node.bias) for node in net.lifs()]
-    return 8 * (sum(sizes) + 4 * max(sizes, default=net.input.channels))
+    """Roughly what the reference holds for one place of the grid: states, outputs, and the largest layer's work."""
+    states = [(1 + len(node.levels)) * len(node.bias) for node in net.lifs()]
+    outputs = [len(node.weight) for node in net.nodes.values() if isinstance(node, IntegerConv)]
+    remembered = sum(states) if net.host.steps > 1 else 0
+    return 8 * (remembered + 2 * sum(outputs) + 4 * max(states, default=net.input.channels))
 
 
 @dataclass(frozen=True)
