@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -13,12 +14,11 @@ from neurodeploy.quantize.network import IntegerConv, IntegerDense
 from neurodeploy.simulate.reference import conv, dense, lif_step
 from tests.shared import shared_path
 
-WINDOW = 17
-"""The recording resets layer k before the steps t (from 1) with t % 17 == k + 1."""
-
-LAYERS = ("input", "conv-0", "conv-1", "conv-2", "conv-3", "conv-4", "fc-0", "fc-1", "fc-2")
-FILE_LAYERS = (0, 1, 2, 3, 4, 5, 7, 8, 9)
+LAYERS = ("input", "conv-0", "conv-1", "conv-2", "conv-3", "conv-4", "fc-0", "fc-1", "fc-2", "fc-3")
+FILE_LAYERS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 10)
 """Numbers of these in the file: layer 6 flattens."""
+
+State = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def channel_bias(layer: h5py.Group) -> NDArray[np.int64]:
 def incoming(layer: h5py.Group, spikes: NDArray[np.int64]) -> NDArray[np.int64]:
     """What arrives at a layer for the spikes (C, H, W) of the one before."""
     weight = layer["weight"][()].astype(np.int64)
-    if weight.ndim == 2:
-        return dense(spikes.reshape(-1, 1, 1), IntegerDense("dense", weight))
+    if weight.ndim <= 2:
+        return dense(spikes.reshape(-1, 1, 1), IntegerDense("dense", weight.reshape(-1, spikes.size)))
     stride, padding, dilation = (
         tuple(int(n) for n in np.broadcast_to(layer[key][()], 2)) for key in ("stride", "padding", "dilation")
     )
@@ -63,45 +63,60 @@ def recorded(folder: Path, name: str, part: str) -> NDArray[np.int64] | None:
     return to_chw(np.load(path)) if path.exists() else None
 
 
-def test_pilotnet_every_recorded_state_is_reproduced(folder: Path) -> None:
-    """Every u, v and spike of ten layers and 24 steps; one step of delay a hop, v = 128 where the chip spiked."""
+def simulate_pilotnet(folder: Path, steps: int, resets: Callable[[int, int], bool]) -> Iterator[tuple[int, str, State]]:
+    """Every layer after every step: u, v, spikes. A spike takes a step to the next layer, as on the chip.
+
+    Args:
+        folder: Where the recording lies.
+        steps: Number of steps, which count from 1.
+        resets: (t, k) -> whether layer k starts anew before step t.
+    """
     image = np.load(folder / "image.npy").astype(np.int64).transpose(2, 1, 0)
-    compared = 0
     with h5py.File(folder / "network.net", "r") as file:
         layers = [file[f"layer/{number}"] for number in FILE_LAYERS]
         numbers = [neuron_numbers(layer) for layer in layers]
-        expected = [{part: recorded(folder, name, part) for part in ("", "-u", "-v")} for name in LAYERS]
-        states: list[tuple[NDArray[np.int64], NDArray[np.int64]] | None] = [None] * len(LAYERS)
-        sent: list[NDArray[np.int64] | None] = [None] * len(LAYERS)
-        for t in range(1, 25):
+        sent = [np.zeros_like(image)]
+        for layer in layers[1:]:
+            sent.append(np.zeros_like(incoming(layer, sent[-1])))
+        states = [(np.zeros_like(spikes), np.zeros_like(spikes)) for spikes in sent]
+        for t in range(1, steps + 1):
             before = list(sent)
             for k, layer in enumerate(layers):
-                if k == 0:
-                    current, bias = np.zeros_like(image), image
-                else:
-                    source = before[k - 1]
-                    if source is None:
-                        source = np.zeros(shape_before(expected, k, image), np.int64)
-                    current, bias = incoming(layer, source), channel_bias(layer)
-                state = states[k]
-                if state is None or t % WINDOW == k + 1:
-                    state = np.zeros_like(current), np.zeros_like(current)
-                u, v, fired = lif_step(*state, current, bias=bias, **numbers[k])
+                current = incoming(layer, before[k - 1]) if k else np.zeros_like(image)
+                bias = channel_bias(layer) if k else image
+                if resets(t, k):
+                    states[k] = np.zeros_like(current), np.zeros_like(current)
+                u, v, fired = lif_step(*states[k], current, bias=bias, **numbers[k])
                 states[k], sent[k] = (u, v), fired.astype(np.int64)
-                for part, ours in (("", fired.astype(np.int64)), ("-u", u), ("-v", np.where(fired, 128, v))):
-                    theirs = expected[k][part]
-                    if theirs is not None:
-                        np.testing.assert_array_equal(ours, theirs[t - 1], err_msg=f"{LAYERS[k]}{part}, step {t}")
-                        compared += ours.size
+                yield t, LAYERS[k], (u, v, fired)
+
+
+def test_pilotnet_every_recorded_state_is_reproduced(folder: Path) -> None:
+    """Every u, v and spike of nine layers and 24 steps.
+
+    The recording resets layer k before the steps with t % 17 == k + 1 and stores v = 128 where a neuron spiked.
+    """
+    expected = {(name, part): recorded(folder, name, part) for name in LAYERS[:-1] for part in ("", "-u", "-v")}
+    compared = 0
+    for t, name, (u, v, fired) in simulate_pilotnet(folder, 24, lambda t, k: t % 17 == k + 1):
+        for part, ours in (("", fired), ("-u", u), ("-v", np.where(fired, 128, v))):
+            theirs = expected.get((name, part))
+            if theirs is not None:
+                np.testing.assert_array_equal(ours, theirs[t - 1], err_msg=f"{name}{part}, step {t}")
+                compared += ours.size
     assert compared > 1_000_000
 
 
-def shape_before(
-    expected: list[dict[str, NDArray[np.int64] | None]], k: int, image: NDArray[np.int64]
-) -> tuple[int, ...]:
-    found = expected[k - 1][""] if k > 1 else image[None]
-    assert found is not None
-    return found.shape[1:]
+def test_pilotnet_the_last_layer_of_the_other_recording(folder: Path) -> None:
+    """u and v of the output neuron over 25 steps, recorded with windows of 16 steps."""
+    recorded_u, recorded_v = (np.load(folder / f"fc-3-{part}.npy").reshape(-1) for part in "uv")
+    ours = [
+        (int(u.item()), int(v.item()))
+        for _, name, (u, v, _) in simulate_pilotnet(folder, 25, lambda t, k: t % 16 == k)
+        if name == "fc-3"
+    ]
+    assert ours == list(zip(recorded_u, recorded_v, strict=True))
+    assert len(set(ours)) > 5
 
 
 @pytest.mark.parametrize(("file", "at_spikes"), [("lif_lava_cpu_fixed.csv", 0), ("lif_lava_loihi_fixed.csv", 128)])
