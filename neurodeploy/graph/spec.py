@@ -128,8 +128,8 @@ class StudentSpec(BaseModel):
         63.75,
         ge=1.0,
         le=1023.0,
-        description="codes of the input a unit of brightness. Finer codes make larger currents in the first layer, whose"
-        " thresholds and biases have to fit 13 bits, and so leave fewer bits for its weights",
+        description="codes of the input a unit of brightness. Finer codes make larger currents in the first layer,"
+        " whose thresholds and biases have to fit 13 bits, and so leave fewer bits for its weights",
     )
     norm: Literal["none", "batch"] = "none"
     residual: bool = True
