@@ -119,7 +119,7 @@ def test_the_run_script_proves_and_restores_in_norse(tmp_path: Path) -> None:
     assert answer["equal"] is True and [r["name"] for r in answer["compared"]] == ["lif0", "lif1", "output"]
     with np.load(tmp_path / "out.npz") as arrays:
         np.testing.assert_array_equal(arrays["spikes/lif0"][0], bundle.expected_spikes(of_float=True)["lif0"])
-    pixels = np.random.RandomState(0).randint(0, 256, (31, 40)).astype(np.uint8)
+    pixels = np.random.RandomState(0).randint(0, 256, (22, 26)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "in.png")
     script(str(tmp_path / "in.png"), str(tmp_path / "out.png"))
     image = (pixels / np.float32(255))[None].astype(np.float32)

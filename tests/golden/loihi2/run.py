@@ -1,0 +1,217 @@
+"""Restores a picture with network.net in Lava's bit-accurate CPU models of Loihi 2.
+
+    python run.py noisy.png restored.png
+    python run.py --proof        compares every layer's spikes and the output with proof.npz
+
+Needs Python 3.10 with lava-dl 0.6.0, lava-nc 0.10.0, torch 2.3, setuptools below 75, numpy below 2, and pillow.
+manifest.json says what the numbers below mean.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+
+
+def encode(image, host):
+    """Codes (C r r, h, w) of an image (C, H, W) in [0, 1]: integers, edge-padded to whole blocks, pixel-unshuffled."""
+    r = host["unshuffle"]
+    scaled = np.rint(image.astype(np.float64) * host["input_scale"])
+    codes = np.clip(scaled, host["input_min"], host["input_max"]).astype(np.int64)
+    channels, height, width = codes.shape
+    codes = np.pad(codes, ((0, 0), (0, -height % r), (0, -width % r)), mode="edge")
+    channels, height, width = codes.shape
+    blocks = codes.reshape(channels, height // r, r, width // r, r).transpose(0, 2, 4, 1, 3)
+    return blocks.reshape(channels * r * r, height // r, width // r)
+
+
+def decode(output, image, host, scale):
+    """Restored image (C, H, W) from the network's mean output (C r r, h, w); `scale` is the image value of one unit."""
+    r = host["unshuffle"]
+    channels, height, width = output.shape
+    shuffled = output.reshape(channels // r**2, r, r, height, width).transpose(0, 3, 1, 4, 2)
+    out = scale * shuffled.reshape(channels // r**2, height * r, width * r)[:, : image.shape[1], : image.shape[2]]
+    return image.astype(np.float64) - out if host["residual"] else out
+
+
+def places(length, tile, margin):
+    """Where tiles of `tile` places start so that every place is further than `margin` from a cut, or at the border."""
+    step = tile - 2 * margin
+    if length == tile:
+        return [0]
+    if length < tile or step < 1:
+        raise SystemExit(
+            f"the files hold {tile} places a side with a margin of {margin}: an image of {length} places does not "
+            "run in them; export the model for the size of the image"
+        )
+    starts = list(range(0, length - tile, step))
+    return [*starts, length - tile]
+
+
+def cut(codes, manifest):
+    """(slices of the whole, slices of the tile that are right in it, codes of the tile) for every tile."""
+    _, height, width = manifest["proof"]["input_shape"]
+    halo = manifest["halo"]
+    margin = max(height, width) if halo is None else -(-halo // manifest["host"]["unshuffle"])
+    rows = places(codes.shape[1], height, margin)
+    columns = places(codes.shape[2], width, margin)
+    for top in rows:
+        for left in columns:
+            first = margin if top else 0, margin if left else 0
+            last = (
+                height - (margin if top + height < codes.shape[1] else 0),
+                width - (margin if left + width < codes.shape[2] else 0),
+            )
+            inner = slice(first[0], last[0]), slice(first[1], last[1])
+            outer = slice(top + first[0], top + last[0]), slice(left + first[1], left + last[1])
+            yield outer, inner, codes[:, top : top + height, left : left + width]
+
+
+def read_image(path, channels):
+    """(C, H, W) float32 in [0, 1]."""
+    picture = np.asarray(Image.open(path).convert("L" if channels == 1 else "RGB"), dtype=np.float32) / 255
+    return picture[None] if channels == 1 else picture.transpose(2, 0, 1)
+
+
+def write_image(path, image):
+    """Clips to [0, 1], rounds to 8 bits, writes."""
+    pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(path)
+
+
+def restore(image, manifest, run, scale):
+    """Restores an image of any size; `run` takes a list of codes and gives their mean outputs."""
+    codes = encode(image, manifest["host"])
+    tiles = list(cut(codes, manifest))
+    whole = np.zeros(codes.shape, np.float64)
+    for (outer, inner, _), output in zip(tiles, run([tile for _, _, tile in tiles]), strict=True):
+        whole[(slice(None), *outer)] = output[(slice(None), *inner)]
+    return decode(whole, image, manifest["host"], scale)
+
+
+def expected_spikes(manifest, proof, key, prefix):
+    """Layer -> (T, C, h, w) bool from the packed bits of the proof."""
+    spikes = {}
+    for layer in manifest["proof"][key]:
+        shape = layer["shape"]
+        bits = np.unpackbits(proof[f"{prefix}/{layer['name']}"], count=int(np.prod(shape)))
+        spikes[layer["name"]] = bits.reshape(shape).astype(bool)
+    return spikes
+
+
+def compare(name, have, want):
+    """One line of the answer of --proof."""
+    if have.shape != want.shape:
+        return {"name": name, "values": int(want.size), "differing": int(want.size), "first": f"shape {have.shape}"}
+    wrong = np.argwhere(have != want)
+    first = [int(place) for place in wrong[0]] if len(wrong) else None
+    return {"name": name, "values": int(want.size), "differing": len(wrong), "first": first}
+
+
+def main(run, prove, scale, manifest):
+    """The command line: IMAGE OUT, or --proof."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("image", nargs="?", help="picture to restore")
+    parser.add_argument("out", nargs="?", help="where to write it")
+    parser.add_argument("--proof", action="store_true", help="run the proof of the bundle and compare every value")
+    parser.add_argument("--arrays", metavar="FILE.npz", help="with --proof: keep the spikes and outputs that came out")
+    asked = parser.parse_args()
+    if asked.proof:
+        rows = prove(asked.arrays)
+        print(json.dumps({"equal": not any(row["differing"] for row in rows), "compared": rows}))
+        return 1 if any(row["differing"] for row in rows) else 0
+    if not asked.image or not asked.out:
+        parser.error("give IMAGE and OUT, or --proof")
+    image = read_image(asked.image, manifest["host"]["channels"])
+    write_image(asked.out, restore(image, manifest, run, scale))
+    return 0
+
+
+def run_lava(frames, manifest):
+    """Runs codes (C, h, w) back to back; gives spikes {layer: (M, T, C, h, w)} and summed outputs (M, C, h, w)."""
+    from lava.lib.dl.netx import hdf5
+    from lava.magma.core.run_conditions import RunSteps
+    from lava.magma.core.run_configs import Loihi2SimCfg
+    from lava.proc.io.sink import RingBuffer as Sink
+    from lava.proc.io.source import RingBuffer as Source
+    from lava.proc.monitor.process import Monitor
+
+    steps, timing = manifest["steps"], manifest["timing"]
+    count = len(frames) * steps + timing["hops"]
+    # Lava's axes are (W, H, C, step).
+    shown = np.stack([frame.transpose(2, 1, 0) for frame in frames for _ in range(steps)], axis=-1)
+    source = Source(data=shown.astype(np.int32))
+    net = hdf5.Network(
+        net_config=str(HERE / "network.net"),
+        input_message_bits=timing["input_message_bits"],
+        reset_interval=timing["reset_interval"],
+        reset_offset=timing["reset_offset"],
+    )
+    source.s_out.connect(net.inp)
+    sinks = []
+    for layer in net.layers[:-1]:
+        sinks.append(Sink(shape=layer.out.shape, buffer=count))
+        layer.out.connect(sinks[-1].a_in)
+    membrane = net.layers[-1].neuron.v
+    monitor = Monitor()
+    monitor.probe(membrane, count)
+    net.run(condition=RunSteps(num_steps=count), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+    spikes = [grid(sink.data.get()) for sink in sinks]
+    (values,) = next(iter(monitor.get_data().values())).values()
+    net.stop()
+    shape = net.layers[-1].out.shape
+    v = np.asarray(values).reshape(count, *shape)
+    ends = [(image + 1) * steps + timing["hops"] - 1 for image in range(len(frames))]
+    totals = np.stack([to_channels(v[end]) for end in ends])
+    whole = np.rint(totals).astype(np.int64) >> timing["readout_shift"]
+    cut_out = {}
+    for window, seen in zip(timing["windows"][:-1], spikes, strict=True):
+        first = window["first"] - 1
+        parts = [seen[first + image * steps : first + (image + 1) * steps] for image in range(len(frames))]
+        cut_out[window["layer"]] = np.stack(parts)
+    return cut_out, whole
+
+
+def to_channels(values):
+    """(W, H, C) or (N,) -> (C, H, W)."""
+    return values.transpose(2, 1, 0) if values.ndim == 3 else values.reshape(-1, 1, 1)
+
+
+def grid(recorded):
+    """(W, H, C, steps) or (N, steps) -> (steps, C, H, W) bool."""
+    recorded = np.asarray(recorded) != 0
+    return np.stack([to_channels(recorded[..., step]) for step in range(recorded.shape[-1])])
+
+
+def mean_outputs(frames, manifest):
+    """Mean integer output of every tile."""
+    return run_lava(frames, manifest)[1] / manifest["steps"]
+
+
+def prove(manifest, arrays=None):
+    """Three runs of the proof input back to back, every value compared; `arrays` also keeps what came out."""
+    proof = np.load(HERE / "proof.npz", allow_pickle=False)
+    images = 3
+    spikes, totals = run_lava([proof["codes"]] * images, manifest)
+    if arrays:
+        np.savez(arrays, output=totals, **{f"spikes/{name}": seen for name, seen in spikes.items()})
+    expected = expected_spikes(manifest, proof, "layers", "spikes")
+    rows = [compare(name, spikes[name], np.stack([want] * images)) for name, want in expected.items()]
+    return [*rows, compare("output", totals, np.stack([proof["readout"]] * images))]
+
+
+if __name__ == "__main__":
+    MANIFEST = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
+    sys.exit(
+        main(
+            lambda frames: mean_outputs(frames, MANIFEST),
+            lambda arrays: prove(MANIFEST, arrays),
+            MANIFEST["output_scale"],
+            MANIFEST,
+        )
+    )

@@ -1,0 +1,69 @@
+"""One tiny bundle a target, byte for byte. ``--update-golden`` writes them anew."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurodeploy.graph.spec import HostSide
+from neurodeploy.quantize.network import (
+    IntegerConv,
+    IntegerInput,
+    IntegerLif,
+    IntegerNetwork,
+    IntegerReadout,
+)
+from neurodeploy.targets import TARGETS
+from neurodeploy.targets.base import Deployable
+from neurodeploy.targets.bundle import read_bundle
+from neurodeploy.targets.export import export
+from neurodeploy.targets.verify import verify
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def tiny() -> Deployable:
+    """Pixel-unshuffle 1, three levels, one hidden layer of two channels: written out by hand, no random numbers."""
+    cross = np.array([[0, 2, 0], [2, -8, 2], [0, 2, 0]])
+    ramp = np.arange(-4, 5).reshape(3, 3) * 2
+    back = np.stack([cross[::-1], -ramp])[None]
+    net = IntegerNetwork(
+        nodes={
+            "input": IntegerInput("input", 1),
+            "conv0": IntegerConv("conv0", np.stack([cross, ramp])[:, None].astype(np.int64), padding=(1, 1)),
+            "lif0": IntegerLif("lif0", vth=40, bias=np.array([5, -3]), levels=(0, -600, -1200)),
+            "conv1": IntegerConv("conv1", back.astype(np.int64), padding=(1, 1)),
+            "output": IntegerReadout("output", np.array([7])),
+        },
+        edges=(("input", "conv0"), ("conv0", "lif0"), ("lif0", "conv1"), ("conv1", "output")),
+        host=HostSide(channels=1, unshuffle=1, steps=1, output_scale=0.5),
+        units={"lif0": 2.0**-8, "output": 2.0**-8},
+    )
+    rows, columns = np.mgrid[0:5, 0:6]
+    image = (((7 * rows + 11 * columns) % 16) / 16).astype(np.float32)[None]
+    return Deployable(name="tiny", network=net, size=(5, 6), image=image, about={"task": "restore"})
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_the_bundle_is_the_golden_one(tmp_path: Path, target: str, update_golden: bool) -> None:
+    golden = FOLDER / target
+    made = export(tiny(), target, tmp_path / target).path
+    if update_golden:
+        shutil.rmtree(golden, ignore_errors=True)
+        shutil.copytree(made, golden)
+    names = sorted(path.name for path in golden.iterdir())
+    assert names == sorted(path.name for path in made.iterdir()) and "manifest.json" in names
+    for name in names:
+        assert (made / name).read_bytes() == (golden / name).read_bytes(), f"{target}/{name} differs"
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_a_golden_bundle_still_runs(target: str) -> None:
+    """Bundles that an earlier version wrote stay readable, and every reader that is installed agrees with them."""
+    bundle = read_bundle(FOLDER / target)
+    levels = bundle.expected_spikes()["lif0"].reshape(3, 2, 5, 6).sum(axis=0)
+    assert set(np.unique(levels)) == {0, 1, 2, 3}
+    assert verify(FOLDER / target, against=["reference"])["ok"] is True
