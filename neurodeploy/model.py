@@ -141,6 +141,22 @@ def _with_noise_level(restore: Restorer, default: float | None) -> Restorer:
     return lambda image, noise_level=None: restore(image, default if noise_level is None else noise_level)
 
 
+def _check_device(device: str) -> str:
+    """The device, if torch can put a number on it.
+
+    Raises:
+        UserError: It cannot.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device cannot be used: {reason}", node=f"--device {device}", instead="use cpu") from error
+    return device
+
+
 def _restore_graph(network: Network, image: Image) -> NDArray[np.float64]:
     from neurodeploy.simulate.floating import run_float
 
@@ -212,7 +228,7 @@ class StudentModel(Model):
             return super()._float(device)
         from neurodeploy.networks.student import SpikingStudent
 
-        student = SpikingStudent.from_file(self.file).to(device).eval()
+        student = SpikingStudent.from_file(self.file).to(_check_device(device)).eval()
 
         def run(image: Image, noise_level: float | None = None) -> NDArray[np.float64]:
             with torch.no_grad():
@@ -370,7 +386,7 @@ class TeacherModel(Model):
     def _float(self, device: str) -> Restorer:
         import torch
 
-        teacher = self.teacher.to(device)
+        teacher = self.teacher.to(_check_device(device))
 
         def run(image: Image, noise_level: float | None = None) -> NDArray[np.float64]:
             batch = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None].to(device)
