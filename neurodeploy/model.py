@@ -151,7 +151,7 @@ def _check_device(device: str) -> str:
 
     try:
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device cannot be used: {reason}", node=f"--device {device}", instead="use cpu") from error
     return device
