@@ -306,3 +306,37 @@ def test_parameters_are_listed_tensor_by_tensor():
     assert rows["conv1.weight"]["bits"] <= 4  # even values in -12..12 are stored halved
     counts = counted(net)
     assert sum(row["count"] for row in rows.values()) == counts.total("parameters")
+
+
+# --- memory and movement -------------------------------------------------------------------------------------------
+
+
+def test_movement_charges_hops_and_withholds_what_is_not_at_hand():
+    counts = made(sop=100, spikes=10, neuron_updates=50)
+    priced = price(counts, load_profile("cmos22-yan"), hops=0.5)
+    assert priced.energy_of("hop_bit") == pytest.approx(10 * 0.5 * 3.0)
+    assert priced.energy_of("compare") == pytest.approx(50 * 0.05448)
+    missing = {charge.term: charge.mean for charge in priced.not_priced}
+    assert missing == {"weight_bit_read": 100 * 8, "state_bit_read": 50 * 2 * 24, "state_bit_write": 50 * 2 * 24}
+
+
+def _with_memory(includes) -> Profile:
+    values = load_profile("loihi1-davies2018").model_dump(by_alias=True, exclude_none=True)
+    bit = {"value": 0.1, "unit": "pJ", "kind": "measured", "bound": "exact", "source": "davies2018"}
+    values["energy"] |= {"weight_bit_read": bit, "state_bit_read": bit, "state_bit_write": bit}
+    values["energy"]["sop"]["includes"] = includes
+    return Profile.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("includes", "weights", "state"),
+    [([], 80.0, 480.0), (["weight_fetch"], 0.0, 480.0), (["state_rw"], 80.0, 0.0), ("unknown", 0.0, 0.0)],
+)
+def test_memory_is_charged_once_and_never_on_a_guess(includes, weights, state):
+    """What a synaptic operation holds already, or may hold, is not charged again."""
+    counts = made(sop=100, neuron_updates=50, neuron_updates_idle=50)
+    priced = price(counts, _with_memory(includes))
+    assert priced.energy_of("weight_bit_read") == pytest.approx(weights)
+    found = priced.energy_of("state_bit_read") + priced.energy_of("state_bit_write")
+    assert found == pytest.approx(state)
+    assert priced.total_pj == pytest.approx(100 * 23.6 + 50 * 52 + weights + state)
