@@ -1,6 +1,7 @@
 # make setup | demo | test | lint | bench | docs | clean     (Python >= 3.11 and a network are all it takes)
 #
-# Everything runs in ./.venv, made on the first call and renewed when pyproject.toml or constraints.txt change.
+# Everything runs in ./.venv, made on the first call and renewed when pyproject.toml, constraints.txt or the kernel's
+# sources change (an editable install compiles the kernel).
 # PYTHON=... chooses the interpreter; EXTRAS=... what is installed.
 
 SHELL  := /bin/bash
@@ -9,6 +10,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 EXTRAS ?= train,onnx,dev
 TORCH  := $(shell grep '^torch==' constraints.txt)
+KERNEL := $(wildcard hatch_build.py neurodeploy/simulate/kernel/*.[ch] neurodeploy/simulate/kernel/build.py)
 PIP    := $(PY) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt $(TORCH)
 
 .PHONY: setup demo test lint bench docs clean
@@ -16,7 +18,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check install --quiet --constraint 
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(KERNEL)
 	@if ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	  for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
 	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
