@@ -15,7 +15,7 @@ import numpy as np
 from neurodeploy.errors import Finding
 from neurodeploy.graph.law import check_graph
 from neurodeploy.graph.nir_file import read_nir, write_nir
-from neurodeploy.graph.portable import Network
+from neurodeploy.graph.portable import UNIT, WEIGHT_STEP, Network
 from neurodeploy.quantize.grid import grid_network
 from neurodeploy.quantize.lower import quantize
 from neurodeploy.quantize.network import (
@@ -82,9 +82,14 @@ def check(job: Job) -> list[Finding]:
 
 
 def write(job: Job, folder: Path) -> Written:
-    """Writes ``network.nir``."""
+    """Writes ``network.nir``; for nir 1.0.4 without ``v_reset`` and without metadata, which that version refuses."""
     graph = readable_everywhere(grid_network(job.network, job.size))
-    write_nir(folder / NETWORK, graph, compat="1.0.4" if job.options.get("compat") == "1.0.4" else None)
+    if job.options.get("compat") == "1.0.4":
+        for item in (graph, *graph.nodes.values()):
+            item.metadata = {}
+        write_nir(folder / NETWORK, graph, compat="1.0.4")
+    else:
+        write_nir(folder / NETWORK, graph)
     return Written(files=(NETWORK,))
 
 
@@ -114,5 +119,12 @@ def _half_leak(node: nir.LIF, dt: float) -> nir.LIF:
 
 
 def read(folder: Path, manifest: Manifest) -> Mapping[str, IntegerNetwork]:
-    """The integer network that ``network.nir`` holds, recovered by value."""
-    return {NETWORK: canonical(quantize(Network(graph=read_nir(folder / NETWORK), host=manifest.host)))}
+    """The integer network that ``network.nir`` holds, recovered by value.
+
+    The format states the grid, so that metadata in the file plays no part.
+    """
+    graph = read_nir(folder / NETWORK)
+    for node in graph.nodes.values():
+        if isinstance(node, nir.Conv2d):
+            node.metadata = {"weight_step": WEIGHT_STEP, "bias_step": UNIT}
+    return {NETWORK: canonical(quantize(Network(graph=graph, host=manifest.host)))}

@@ -156,7 +156,11 @@ def test_an_option_is_written_and_an_unknown_one_refused(tmp_path: Path) -> None
     made = export(PLAIN.sample(), "nir", tmp_path / "a", options={"compat": "1.0.4"})
     assert made.manifest.options == {"compat": "1.0.4"}
     with h5py.File(made.path / "network.nir") as file:
-        assert "v_threshold" in file["node/nodes/lif0"] and "v_reset" not in file["node/nodes/lif0"]
+        names: list[str] = []
+        file.visit(names.append)
+        assert "node/nodes/lif0/v_threshold" in names
+        # what nir 1.0.4 stumbles over
+        assert not [name for name in names if name.endswith(("v_reset", "metadata"))]
     assert read_nir(made.path / "network.nir").nodes["lif0"].v_reset.max() == 0
     for options, words in (({"compat": "2"}, "unknown value"), ({"compact": "1.0.4"}, "no such option")):
         with pytest.raises(FindingsError, match=words):
