@@ -30,6 +30,7 @@ from neurodeploy.report.deploy_page import (
 from neurodeploy.report.deployable import deployable
 from neurodeploy.report.energy import energy_report
 from neurodeploy.report.evaluate import ImageSet
+from neurodeploy.report.markdown import deploy_markdown
 from neurodeploy.report.measure import DEFAULT_PROFILES, count_teacher
 from neurodeploy.report.page import deploy_html
 from neurodeploy.simulate.restore import restore
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from neurodeploy.distill.recipe import Recipe
     from neurodeploy.distill.run import Progress, RunResult
 
-PAGE, REPORT, RUN, RESTORED = "index.html", "report.json", "run", "restored"
+PAGE, SUMMARY, REPORT = "index.html", "report.md", "report.json"
+RUN, RESTORED = "run", "restored"
 PROOF_SIDE = 64
 
 OnProgress = Callable[[int, int, str], None]
@@ -71,7 +73,7 @@ def deploy(
     """Runs the whole road and writes it into one folder.
 
     The folder holds ``run/`` (the training), ``bundle/`` (the target's files), ``restored/`` (pictures),
-    ``report.json`` and ``index.html``.
+    ``report.json``, ``report.md`` and ``index.html``.
 
     Args:
         recipe: A recipe file or a zoo name. A zoo student that is trained already is taken as it is.
@@ -142,6 +144,8 @@ def deploy(
     )
     with writing_file(folder / REPORT, force=True) as path:
         path.write_text(report.model_dump_json(indent=2), encoding="utf-8")
+    with writing_file(folder / SUMMARY, force=True) as path:
+        path.write_text(deploy_markdown(report), encoding="utf-8")
     with writing_file(folder / PAGE, force=True) as path:
         path.write_text(deploy_html(report), encoding="utf-8")
     return {**report.model_dump(mode="json"), "page": str(folder / PAGE)}

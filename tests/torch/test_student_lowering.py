@@ -17,6 +17,7 @@ from neurodeploy.graph.spec import StudentSpec  # noqa: E402
 from neurodeploy.networks.student import SpikingStudent  # noqa: E402
 from neurodeploy.quantize.lower import quantize  # noqa: E402
 from neurodeploy.quantize.network import IntegerLif  # noqa: E402
+from neurodeploy.simulate.floating import run_float  # noqa: E402
 from neurodeploy.simulate.restore import restore  # noqa: E402
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -72,6 +73,23 @@ def test_the_student_on_its_grid_is_the_integer_network(kind: str, seed: int, he
     neurons = student.spec.width * padded[0] * padded[1] * student.spec.levels * student.spec.steps
     for layer, rate in enumerate(student.rates):
         assert spikes[f"lif{layer}"] == round(float(rate) * neurons)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**16), decay=st.sampled_from([0.25, 0.5, 0.75]), steps=st.integers(2, 6))
+def test_a_leaky_student_is_its_own_nir_graph(seed: int, decay: float, steps: int) -> None:
+    """In floats nothing is truncated: torch and the graph's interpreter (which norse equals) agree in every spike."""
+    torch.manual_seed(seed)
+    student = SpikingStudent(StudentSpec(depth=3, width=6, levels=1, steps=steps, decay=decay, edges=((1, 2),)))
+    student.to_grid()
+    image = np.random.RandomState(seed).rand(1, 14, 11).astype(np.float32)
+    file = student.to_file()
+    network = portable_graph(file.spec, file.tensors, (14, 11), quantized=True)
+    out = run_float(network.graph, network.host.encode(image).astype(np.float64), steps, network.host.dt)
+    with torch.no_grad():
+        restored = student(torch.from_numpy(image)[None])[0][0].double().numpy()
+    expected = network.host.decode(out.mean(axis=0), image)
+    np.testing.assert_allclose(restored, expected, rtol=0, atol=3e-5 * max(1.0, float(np.abs(expected).max())))
 
 
 def test_a_leaky_student_stays_close_to_its_integers() -> None:
