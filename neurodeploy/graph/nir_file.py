@@ -7,6 +7,7 @@ the file and the node.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -197,9 +198,12 @@ def write_nir(
     if compat is not None:
         _check_compat(path, graph, compat)
     with writing_file(path, force=force) as temporary:
-        nir.write(temporary, graph)
+        # by way of memory: HDF5 ends the process where it cannot write to the disk itself
+        content = io.BytesIO()
+        nir.write(content, graph)
         if compat is not None:
-            _strip_v_reset(temporary)
+            _strip_v_reset(content)
+        temporary.write_bytes(content.getbuffer())
 
 
 def _check_metadata(path: str | Path, name: str, metadata: Mapping[str, Any]) -> None:
@@ -223,8 +227,8 @@ def _check_compat(path: str | Path, graph: nir.NIRGraph, compat: str) -> None:
             raise UserError(f"nir {compat} has no v_reset, and this one is not 0", node=f"{path}: {name}")
 
 
-def _strip_v_reset(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
+def _strip_v_reset(content: io.BytesIO) -> None:
+    with h5py.File(content, "r+") as file:
         for node in file["node/nodes"].values():
             if "v_reset" in node:
                 del node["v_reset"]

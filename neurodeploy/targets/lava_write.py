@@ -6,6 +6,7 @@ alone (no times, fixed order). Weights and biases are float32 that hold exact in
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,9 @@ def write_net(path: Path, net: IntegerNetwork, shapes: Mapping[str, tuple[int, i
         net: An expanded network without findings of :mod:`neurodeploy.targets.lava_chain`.
         shapes: Node name -> (C, h, w) of its output.
     """
-    with h5py.File(path, "w", libver="earliest") as file:
+    # by way of memory: HDF5 ends the process where it cannot write to the disk itself
+    content = io.BytesIO()
+    with h5py.File(content, "w", libver="earliest") as file:
         _put(file, HINTS, np.bytes_(json.dumps(_hints(net), sort_keys=True)))
         layers = file.create_group("layer")
         number = 0
@@ -41,6 +44,7 @@ def write_net(path: Path, net: IntegerNetwork, shapes: Mapping[str, tuple[int, i
                 _put(layers.create_group(str(number)), "type", np.array([b"flatten"], "S10"))
             number += 1
             _put_block(layers.create_group(str(number)), block, shapes[block.neuron.name])
+    path.write_bytes(content.getbuffer())
 
 
 def _hints(net: IntegerNetwork) -> dict[str, Any]:
