@@ -40,6 +40,7 @@ def _text(data: dict[str, Any]) -> str:
     lines = [
         f"neurodeploy {data['neurodeploy']}, Python {data['python']}, {data['platform']}",
         f"{data['cores']} cores{memory}; simulators: {', '.join(data['simulators'])}",
+        f"kernel: {data['kernel']}",
         f"torch devices: {', '.join(data['devices']) or 'none, torch is not installed'}",
         f"Lava: {data['lava'] or 'no environment'}",
         *(f"{name}: {found['entries']} in {found['path']}" for name, found in data["shipped"].items()),

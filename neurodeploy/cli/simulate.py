@@ -15,7 +15,13 @@ from neurodeploy.cli.settings import Settings, verb
 @model_argument
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path())
 @out_option
-@click.option("--backend", default="reference", show_default=True, metavar="NAME", help="Simulator; see `doctor`.")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "kernel", "reference"]),
+    default="auto",
+    show_default=True,
+    help="auto, kernel or reference: all give the same integers.",
+)
 @click.option("--trace", type=click.Path(), metavar="FILE", help="Keep spikes and membranes of one picture (.npz).")
 @tile_option
 @steps_option

@@ -21,6 +21,7 @@ from neurodeploy.energy.results import Counts, ImageCounts
 from neurodeploy.energy.tally import LayerCounts, empty_rows
 from neurodeploy.errors import InternalError
 from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerLif, IntegerNetwork
+from neurodeploy.simulate.kernel.counts import RowSums, SpikeCounts
 from neurodeploy.simulate.observe import BoolArray, IntArray, Pair
 
 Floats = NDArray[np.float64]
@@ -113,17 +114,33 @@ class OperationCounter:
         row = image.rows[name]
         image.seen[name] = image.seen.get(name, 0) + fired.shape[-2] * fired.shape[-1]
         events = fired.sum(axis=0, dtype=np.float64)
-        spikes = _sum(events)
-        row.spikes += spikes
-        row.resets += spikes
-        row.per_step["spikes"][step] += spikes
-        self._keep_maps(image, step, name, events > 0, origin, extent)
-        if spikes:
-            self._book_spikes(image, step, name, events, origin, extent)
+        self._keep_arrived(image, step, name, events > 0, origin, extent)
+        self._book_spikes(image, step, name, _sum(events), events, origin, extent)
         if self.net.host.steps == 1:
             ever = np.minimum(events, 1.0)
             row.activations_nonzero += _sum(ever)
             self._book_ann(image, name, ever, origin, extent)
+        else:
+            self._keep_ever(image, name, events > 0, origin, extent)
+
+    @property
+    def takes_counts(self) -> bool:
+        """Sums of counts are all it needs where every spike goes into a convolution without groups."""
+        return all(isinstance(link.node, IntegerConv) and link.node.groups == 1 for link in self._links if link.spiking)
+
+    def layer_counts(self, *, name: str, counts: SpikeCounts, origin: Pair, extent: Pair) -> None:
+        """Counts all steps of one spiking layer, as :meth:`layer` does step by step."""
+        image = self._image
+        if image is None:
+            raise InternalError(f"layer {name} was shown before any input")
+        row = image.rows[name]
+        places = counts.values.shape[1] * counts.values.shape[2]
+        image.seen[name] = image.seen.get(name, 0) + places * counts.steps
+        for step in range(counts.steps):
+            self._keep_arrived(image, step, name, counts.anywhere(step)[None], origin, extent)
+            self._book_spikes(image, step, name, counts.spikes(step), counts.rows(step), origin, extent)
+        row.activations_nonzero += counts.ever_active
+        self._book_ann(image, name, counts.ever_rows(), origin, extent)
 
     def _open(self, extent: Pair) -> _Image:
         name = self._next
@@ -136,7 +153,22 @@ class OperationCounter:
         )
         return self._image
 
-    def _book_spikes(self, image: _Image, step: int, name: str, events: Floats, origin: Pair, extent: Pair) -> None:
+    def _book_spikes(
+        self,
+        image: _Image,
+        step: int,
+        name: str,
+        spikes: int,
+        events: Floats | RowSums,
+        origin: Pair,
+        extent: Pair,
+    ) -> None:
+        sender = image.rows[name]
+        sender.spikes += spikes
+        sender.resets += spikes
+        sender.per_step["spikes"][step] += spikes
+        if not spikes:
+            return
         histograms = self._histograms(name, events, origin, extent)
         for link in self._from[name]:
             row, histogram = image.rows[link.row], histograms[link.name]
@@ -146,7 +178,7 @@ class OperationCounter:
             weights = _cropped(self._nonzero[link.name], link, image, events, origin)
             row.sop_nonzero += link.copies * _sum(histogram * weights)
 
-    def _book_ann(self, image: _Image, name: str, ever: Floats, origin: Pair, extent: Pair) -> None:
+    def _book_ann(self, image: _Image, name: str, ever: Floats | RowSums, origin: Pair, extent: Pair) -> None:
         histograms = self._histograms(name, ever, origin, extent)
         booked: set[str] = set()
         for link in self._from[name]:
@@ -154,30 +186,33 @@ class OperationCounter:
                 booked.add(link.name)
                 image.rows[link.row].ann_mac_nonzero += _sum(histograms[link.name]) * _outputs(link)
 
-    def _histograms(self, name: str, events: Floats, origin: Pair, extent: Pair) -> dict[str, Floats]:
+    def _histograms(self, name: str, events: Floats | RowSums, origin: Pair, extent: Pair) -> dict[str, Floats]:
         """How often every tap of every convolution behind ``name`` is reached; the events themselves without taps."""
         shared: dict[tuple[object, ...], Floats] = {}
         found: dict[str, Floats] = {}
         for link in self._from[name]:
-            found[link.name] = events
             if isinstance(link.node, IntegerConv):
                 node = link.node
                 key = (node.weight.shape[2:], node.stride, node.padding, node.dilation)
                 if key not in shared:
                     shared[key] = tap_histogram(events, node, origin, extent)
                 found[link.name] = shared[key]
+            elif not isinstance(events, RowSums):
+                found[link.name] = events
         return found
 
-    def _keep_maps(self, image: _Image, step: int, name: str, spiked: BoolArray, origin: Pair, extent: Pair) -> None:
+    def _keep_arrived(self, image: _Image, step: int, name: str, spiked: BoolArray, origin: Pair, extent: Pair) -> None:
         channels, height, width = spiked.shape
         window = (slice(origin[0], origin[0] + height), slice(origin[1], origin[1] + width))
         steps = self.net.host.steps
         for groups in {_groups_of(link, image.shapes) for link in self._from[name]}:
             kept = image.arrived.setdefault((name, groups), np.zeros((steps, groups, *extent), np.bool_))
             kept[(step, slice(None), *window)] |= spiked.reshape(groups, channels // groups, height, width).any(axis=1)
-        if steps > 1:
-            ever = image.ever.setdefault(name, np.zeros((channels, *extent), np.bool_))
-            ever[(slice(None), *window)] |= spiked
+
+    def _keep_ever(self, image: _Image, name: str, spiked: BoolArray, origin: Pair, extent: Pair) -> None:
+        channels, height, width = spiked.shape
+        ever = image.ever.setdefault(name, np.zeros((channels, *extent), np.bool_))
+        ever[:, origin[0] : origin[0] + height, origin[1] : origin[1] + width] |= spiked
 
     def _close(self) -> None:
         image, self._image, self._next = self._image, None, ""
@@ -241,7 +276,7 @@ def _receiving(image: _Image, links: Sequence[Connection], step: int, shape: Sha
     return together
 
 
-def _cropped(counted: Floats, link: Connection, image: _Image, shown: NDArray[Any], origin: Pair) -> Floats:
+def _cropped(counted: Floats, link: Connection, image: _Image, shown: NDArray[Any] | RowSums, origin: Pair) -> Floats:
     """Weights that events meet, in the shape of their histogram: of a matrix only the part that was shown."""
     if not isinstance(link.node, IntegerDense):
         return counted

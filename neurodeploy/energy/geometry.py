@@ -21,6 +21,7 @@ from neurodeploy.quantize.network import (
     IntegerInput,
     IntegerNetwork,
 )
+from neurodeploy.simulate.kernel.counts import RowSums
 
 Shape = tuple[int, int, int]
 Pair = tuple[int, int]
@@ -79,11 +80,13 @@ def reached(arrived: NDArray[np.bool_], node: IntegerConv) -> NDArray[np.bool_]:
     return arrived
 
 
-def tap_histogram(values: NDArray[np.float64], node: IntegerConv, origin: Pair, extent: Pair) -> NDArray[np.float64]:
+def tap_histogram(
+    values: NDArray[np.float64] | RowSums, node: IntegerConv, origin: Pair, extent: Pair
+) -> NDArray[np.float64]:
     """Sum of ``values`` over the places that each tap reads in bounds.
 
     Args:
-        values: (C, h, w), non-negative integers: how often each place counts.
+        values: (C, h, w), non-negative integers: how often each place counts; or their sums along rows.
         node: The convolution that reads them.
         origin: Row and column of ``values[:, 0, 0]`` in the whole layer.
         extent: (H, W) of the whole layer.
@@ -97,8 +100,11 @@ def tap_histogram(values: NDArray[np.float64], node: IntegerConv, origin: Pair, 
     columns = columns[origin[1] : origin[1] + width]
     if len(rows) != height or len(columns) != width:
         raise InternalError(f"places {origin} + {(height, width)} lie outside the layer's {extent}")
-    along = values.reshape(-1, width) @ columns
-    found: NDArray[np.float64] = np.einsum("chk,hr->crk", along.reshape(len(values), height, -1), rows, optimize=True)
+    if isinstance(values, RowSums):
+        along = values.along(columns)
+    else:
+        along = (values.reshape(-1, width) @ columns).reshape(len(values), height, -1)
+    found: NDArray[np.float64] = np.einsum("chk,hr->crk", along, rows, optimize=True)
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from neurodeploy import __version__, lava_env
 from neurodeploy.shipped import shipped
+from neurodeploy.simulate import kernel
 from neurodeploy.simulate.restore import BACKENDS
 
 SCHEMA_VERSION = 1
@@ -51,6 +52,7 @@ def diagnose() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": _memory_gib(),
         "simulators": sorted(BACKENDS),
+        "kernel": kernel.describe(),
         "devices": _devices() if "torch" in have else [],
         "lava": _lava(),
         "shipped": {name: _count(name, pattern) for name, pattern in _SHIPPED},
@@ -101,6 +103,8 @@ def _count(folder: Any, pattern: str) -> dict[str, Any]:
 
 def _advice(have: set[str]) -> list[str]:
     advice = []
+    if kernel.missing() is not None:
+        advice.append("a C compiler, then the package anew (pip install --force-reinstall)  for the fast simulator")
     for extra in EXTRAS:
         missing = [name for name in extra.packages if name not in have]
         if missing:

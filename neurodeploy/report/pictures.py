@@ -15,8 +15,9 @@ from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file, writing_folder
 from neurodeploy.images.io import read_image, read_size, write_image
 from neurodeploy.model import Model
+from neurodeploy.simulate.kernel.counts import SpikeCounts
 from neurodeploy.simulate.observe import BoolArray, IntArray, Observer, Pair, Trace
-from neurodeploy.simulate.restore import restore
+from neurodeploy.simulate.restore import resolve_backend, restore
 
 SCHEMA_VERSION = 1
 
@@ -54,6 +55,17 @@ class SpikeTally:
         if self.then is not None:
             self.then.layer(step=step, name=name, current=current, u=u, v=v, fired=fired, origin=origin, extent=extent)
 
+    @property
+    def takes_counts(self) -> bool:
+        """Unless another one wants to see everything."""
+        return self.then is None
+
+    def layer_counts(self, *, name: str, counts: SpikeCounts, origin: Pair, extent: Pair) -> None:
+        """Adds the spikes of one layer and tile, all steps."""
+        del origin, extent
+        self.spikes[name] += sum(counts.spikes(step) for step in range(counts.steps))
+        self.places[name] += counts.neurons * counts.steps
+
     def rows(self) -> list[dict[str, Any]]:
         """Layer, spikes, and the rate: spikes a neuron and step."""
         return [
@@ -66,7 +78,7 @@ def simulate(
     images: Sequence[str | Path],
     out: str | Path,
     *,
-    backend: str = "reference",
+    backend: str = "auto",
     tile: int | None = None,
     trace: str | Path | None = None,
     force: bool = False,
@@ -78,7 +90,7 @@ def simulate(
         model: A student, graph, ``.net`` or bundle.
         images: The degraded pictures, any size.
         out: The folder to write.
-        backend: A simulator by name; all give the same integers.
+        backend: A simulator by name; all give the same integers. ``auto`` is the fastest that runs the network.
         tile: Side of the tiles of large pictures.
         trace: An ``.npz`` for everything that one picture does: ``codes``, and for every layer ``spikes/<layer>``,
             ``v/<layer>`` (T, D, C, h, w), ``u/<layer>`` and ``current/<layer>`` (T, C, h, w).
@@ -118,7 +130,7 @@ def simulate(
         "schema_version": SCHEMA_VERSION,
         "model": {"name": model.name, "kind": model.kind},
         "arithmetic": net.arithmetic,
-        "backend": backend,
+        "backend": resolve_backend(net, backend, observer=recorded),
         "T": net.host.steps,
         "out": str(out),
         "trace": None if trace is None else str(trace),

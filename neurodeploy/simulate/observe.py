@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from neurodeploy.simulate.kernel.counts import SpikeCounts
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -49,6 +52,34 @@ class Observer(Protocol):
             origin: (row, column) of the first neuron in the whole layer.
             extent: (H, W) of the whole layer.
         """
+
+
+@runtime_checkable
+class CountObserver(Protocol):
+    """An observer that can do with spike counts, which the kernel has, and needs no currents and membranes.
+
+    It is an :class:`Observer` as well, for simulators that show every step. While ``takes_counts`` holds, the kernel
+    calls ``codes`` and ``layer_counts``, and never ``layer``.
+    """
+
+    @property
+    def takes_counts(self) -> bool:
+        """Whether it is content with counts in the run to come."""
+
+    def layer_counts(self, *, name: str, counts: SpikeCounts, origin: Pair, extent: Pair) -> None:
+        """One spiking layer after all its time steps.
+
+        Args:
+            name: Node name of the layer.
+            counts: How many populations spiked, a step, channel and place; a view that later layers may overwrite.
+            origin: (row, column) of the first neuron in the whole layer.
+            extent: (H, W) of the whole layer.
+        """
+
+
+def takes_counts(observer: object) -> bool:
+    """Whether an observer is content with spike counts."""
+    return isinstance(observer, CountObserver) and observer.takes_counts
 
 
 @dataclass

@@ -186,8 +186,8 @@ def _show(observer: Observer, step: int, name: str, current: IntArray, state: _S
     )
 
 
-def _frames(net: IntegerNetwork, codes: IntArray) -> list[IntArray]:
-    """The codes of every step."""
+def check_codes(net: IntegerNetwork, codes: IntArray) -> None:
+    """Raises a UserError for codes that do not fit a network's input or its number of steps."""
     if not np.issubdtype(codes.dtype, np.integer):
         raise InternalError(f"codes are {codes.dtype}, not integers")
     if codes.ndim not in (3, 4) or codes.shape[-3] != net.input.channels or 0 in codes.shape:
@@ -197,13 +197,16 @@ def _frames(net: IntegerNetwork, codes: IntArray) -> list[IntArray]:
             have=str(codes.shape),
             limit=f"({net.input.channels}, h, w) or (T, {net.input.channels}, h, w)",
         )
-    if codes.ndim == 3:
-        return [codes.astype(np.int64)] * net.host.steps
-    if len(codes) != net.host.steps:
+    if codes.ndim == 4 and len(codes) != net.host.steps:
         raise UserError(
             "the sequence of codes has another length than the run",
             node=net.input.name,
             have=f"{len(codes)} steps",
             limit=f"{net.host.steps} steps",
         )
-    return list(codes.astype(np.int64))
+
+
+def _frames(net: IntegerNetwork, codes: IntArray) -> list[IntArray]:
+    """The codes of every step."""
+    check_codes(net, codes)
+    return list(codes.astype(np.int64)) if codes.ndim == 4 else [codes.astype(np.int64)] * net.host.steps

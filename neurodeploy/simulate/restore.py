@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,11 @@ from neurodeploy.quantize.network import (
     IntegerFlatten,
     IntegerNetwork,
 )
-from neurodeploy.simulate import reference
-from neurodeploy.simulate.observe import BoolArray, IntArray, Observer
+from neurodeploy.simulate import kernel, reference
+from neurodeploy.simulate.observe import BoolArray, CountObserver, IntArray, Observer, takes_counts
+
+if TYPE_CHECKING:
+    from neurodeploy.simulate.kernel.counts import SpikeCounts
 
 MEMORY = 1 << 30
 """Bytes of working memory above which a picture is cut into tiles by itself."""
@@ -33,8 +36,11 @@ class Backend(Protocol):
         """The readout's sum over all time steps, (C, h, w) int64."""
 
 
-BACKENDS: dict[str, Backend] = {"reference": reference.run}
-"""Simulators by name. Every one owes the very integers of the reference, and the same calls of the observer."""
+BACKENDS: dict[str, Backend] = {"auto": kernel.auto, "kernel": kernel.run, "reference": reference.run}
+"""Simulators by name. Every one owes the very integers of the reference, and an observer the same spikes.
+
+``auto`` is the kernel where it was compiled and holds the network, else the reference.
+"""
 
 
 def restore(
@@ -42,7 +48,7 @@ def restore(
     image: NDArray[np.floating[Any]],
     *,
     tile: int | None = None,
-    backend: str = "reference",
+    backend: str = "auto",
     observer: Observer | None = None,
 ) -> NDArray[np.float64]:
     """Restores a picture with a network's integers.
@@ -59,13 +65,17 @@ def restore(
         (C, H, W) float64, not clipped.
 
     Raises:
-        UserError: The image does not fit the network, the backend is unknown, or the network cannot restore images.
+        UserError: The image does not fit the network, the backend is unknown or does not run the network, or the
+            network cannot restore images.
     """
     if backend not in BACKENDS:
         raise UserError("unknown back end", node=backend, limit=", ".join(BACKENDS))
     check_image(net, image)
     codes = net.host.encode(image)
-    total = run_tiled(net, codes, core=_core_side(net, codes, tile), backend=BACKENDS[backend], observer=observer)
+    chosen = resolve_backend(net, backend, codes=codes, observer=observer)
+    needed = kernel.bytes_per_place(net) if chosen == "kernel" else bytes_per_place(net)
+    core = _core_side(net, codes, tile, needed)
+    total = run_tiled(net, codes, core=core, backend=BACKENDS[chosen], observer=observer)
     if total.shape != codes.shape:
         raise UserError(
             "does not restore images: its output has another shape than its input",
@@ -75,6 +85,25 @@ def restore(
         )
     unit = net.units.get(net.readout.name, 1.0)
     return net.host.decode(total * (unit / net.host.steps), image)
+
+
+def resolve_backend(
+    net: IntegerNetwork, backend: str = "auto", *, codes: IntArray | None = None, observer: Observer | None = None
+) -> str:
+    """The key of :data:`BACKENDS` that really runs, for ``auto`` and for what the kernel leaves to the reference.
+
+    Args:
+        net: The network.
+        backend: A key of :data:`BACKENDS`.
+        codes: What it is to run on; without them a network is not refused for codes that are too large.
+        observer: Who looks on. Currents and membranes come from the reference.
+    """
+    if backend not in ("auto", "kernel"):
+        return backend
+    declined = kernel.declines(net, codes) is not None
+    if declined:
+        return "reference" if backend == "auto" else backend
+    return "kernel" if observer is None or takes_counts(observer) else "reference"
 
 
 def check_image(net: IntegerNetwork, image: NDArray[Any]) -> None:
@@ -154,13 +183,12 @@ def _conv_radius(node: IntegerConv) -> int:
     return radius
 
 
-def _core_side(net: IntegerNetwork, codes: IntArray, tile: int | None) -> int | None:
-    """Side of a tile's core on the grid, or None for one go."""
+def _core_side(net: IntegerNetwork, codes: IntArray, tile: int | None, needed: int) -> int | None:
+    """Side of a tile's core on the grid, or None for one go; ``needed`` are the bytes a place of the grid takes."""
     if tile is not None:
         if tile < net.host.unshuffle:
             raise UserError("a tile needs a side of at least", have=str(tile), limit=f"{net.host.unshuffle} pixels")
         return tile // net.host.unshuffle
-    needed = bytes_per_place(net)
     if needed * codes.shape[-2] * codes.shape[-1] <= MEMORY or not _keeps_resolution(net):
         return None
     side = int((MEMORY / needed) ** 0.5)
@@ -227,6 +255,16 @@ class _OwnedOnly:
 
     observer: Observer
     tile: _Tile
+
+    @property
+    def takes_counts(self) -> bool:
+        return takes_counts(self.observer)
+
+    def layer_counts(self, *, name: str, counts: SpikeCounts, origin: tuple[int, int], extent: tuple[int, int]) -> None:
+        del origin, extent
+        if isinstance(self.observer, CountObserver):
+            cropped = counts.cropped(self.tile.owned)
+            self.observer.layer_counts(name=name, counts=cropped, origin=self.tile.origin, extent=self.tile.extent)
 
     def codes(self, *, codes: IntArray, origin: tuple[int, int], extent: tuple[int, int]) -> None:
         del origin, extent

@@ -69,7 +69,7 @@ def test_wheel_carries_code_and_data_and_no_checkpoints(tmp_path: Path) -> None:
     tree.mkdir()
     for name in ("neurodeploy", "hardware_profiles"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)
     for name in ("models/demo/model.toml", "models/demo/weights.safetensors", "export/loihi2/bundle.md"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)

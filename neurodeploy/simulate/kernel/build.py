@@ -1,0 +1,68 @@
+"""Compiling the kernel with the system's C compiler.
+
+The build hook loads this file alone, before anything is installed: it uses the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().with_name("kernel.c")
+LIBRARY = "_kernel.so"
+"""File name of the compiled kernel, beside its source."""
+
+FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared")
+TIMEOUT = 300
+"""Seconds that a compiler may take."""
+
+
+def compilers() -> list[list[str]]:
+    """Command lines to try: the one that ``CC`` names and no other, else those that there are."""
+    if os.environ.get("CC"):
+        return [shlex.split(os.environ["CC"])]
+    names = [shlex.split(sysconfig.get_config_var("CC") or ""), ["cc"], ["gcc"], ["clang"]]
+    return [command for command in names if command and shutil.which(command[0])]
+
+
+def compile_kernel(target: Path, *, flags: Sequence[str] = ()) -> str | None:
+    """Compiles the kernel, with threads (OpenMP) where the compiler has them.
+
+    Args:
+        target: The shared library to write; it appears there whole or not at all.
+        flags: Further flags.
+
+    Returns:
+        None, or in a few words why there is no kernel.
+    """
+    found = compilers()
+    if not found:
+        return "no C compiler was found"
+    reason = ""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".kernel-") as folder:
+        made = Path(folder) / LIBRARY
+        for compiler in found:
+            for threads in (("-fopenmp",), ()):
+                failed = _attempt([*compiler, *FLAGS, *threads, *flags, str(SOURCE), "-o", str(made)])
+                if failed is None and made.is_file():
+                    made.replace(target)
+                    return None
+                reason = f"{shlex.join(compiler)}: {failed or 'wrote nothing'}"
+    return reason
+
+
+def _attempt(command: Sequence[str]) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return None
+    lines = [line for line in done.stderr.splitlines() if "error" in line] or [f"exit code {done.returncode}"]
+    return lines[0].strip()

@@ -1,0 +1,165 @@
+"""The compiled kernel as Python sees it: loading, the structures that it takes, instruction paths, threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+
+from neurodeploy.errors import InternalError, UserError
+from neurodeploy.simulate.kernel.build import LIBRARY
+
+PATHS = {"plain": 1, "avx2": 2, "avx512": 4}
+"""Instruction paths by name, slowest first, as the bits of kernel.h."""
+
+PIXELS = 8
+"""Places that the kernel computes together (ND_PIXELS)."""
+
+LANES = 16
+"""Channels are padded to a multiple of this (ND_LANES)."""
+
+
+class Term(ctypes.Structure):
+    """``nd_term`` of kernel.h."""
+
+    _fields_ = (
+        ("source", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("step_bytes", ctypes.c_int64),
+        ("row_bytes", ctypes.c_int64),
+        ("place_bytes", ctypes.c_int64),
+        ("rows", ctypes.c_int32),
+        ("columns", ctypes.c_int32),
+        ("row_dilation", ctypes.c_int32),
+        ("column_dilation", ctypes.c_int32),
+        ("groups", ctypes.c_int32),
+        ("graded", ctypes.c_int32),
+        ("shift", ctypes.c_int32),
+        ("run", ctypes.c_int32),
+    )
+
+
+class Layer(ctypes.Structure):
+    """``nd_layer`` of kernel.h."""
+
+    _fields_ = (
+        ("terms", ctypes.POINTER(Term)),
+        ("v_keep", ctypes.c_void_p),
+        ("u_keep", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("threshold", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("out_step", ctypes.c_int64),
+        ("out_row", ctypes.c_int64),
+        ("scratch", ctypes.c_void_p),
+        ("scratch_stride", ctypes.c_int64),
+        ("term_count", ctypes.c_int32),
+        ("steps", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("columns", ctypes.c_int32),
+        ("channels", ctypes.c_int32),
+        ("levels", ctypes.c_int32),
+        ("remembers", ctypes.c_int32),
+        ("u_remembers", ctypes.c_int32),
+        ("wraps", ctypes.c_int32),
+        ("constant", ctypes.c_int32),
+    )
+
+
+class Tally(ctypes.Structure):
+    """``nd_tally`` of kernel.h."""
+
+    _fields_ = (
+        ("counts", ctypes.c_void_p),
+        ("sums", ctypes.c_void_p),
+        ("ever", ctypes.c_void_p),
+        ("any", ctypes.c_void_p),
+        ("step_bytes", ctypes.c_int64),
+        ("row_bytes", ctypes.c_int64),
+        ("place_bytes", ctypes.c_int64),
+        ("steps", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("columns", ctypes.c_int32),
+        ("channels", ctypes.c_int32),
+        ("levels", ctypes.c_int32),
+    )
+
+
+class Library:
+    """A loaded kernel."""
+
+    def __init__(self, handle: ctypes.CDLL) -> None:
+        self._handle = handle
+        handle.nd_run_layer.argtypes = (ctypes.POINTER(Layer), ctypes.c_int, ctypes.c_int)
+        handle.nd_run_tally.argtypes = (ctypes.POINTER(Tally), ctypes.c_int, ctypes.c_int)
+        found = int(handle.nd_paths())
+        self.paths = tuple(name for name, bit in PATHS.items() if found & bit)
+        """Instruction paths that this machine has, slowest first."""
+        self.threaded = bool(handle.nd_threaded())
+        """Whether it was built with threads."""
+
+    def run_layer(self, layer: Layer, path: str, threads: int) -> None:
+        """Runs one layer over all its steps; releases Python's lock."""
+        if self._handle.nd_run_layer(ctypes.byref(layer), PATHS[path], threads):
+            raise InternalError(f"the kernel has no path {path}")
+
+    def run_tally(self, tally: Tally, path: str, threads: int) -> None:
+        """Sums counts; releases Python's lock."""
+        if self._handle.nd_run_tally(ctypes.byref(tally), PATHS[path], threads):
+            raise InternalError(f"the kernel has no path {path}")
+
+
+def load(file: Path) -> Library | str:
+    """A compiled kernel, or why it cannot be used."""
+    if not file.is_file():
+        return "the kernel was not compiled when the package was installed (it needs a C compiler)"
+    try:
+        handle = ctypes.CDLL(str(file))
+        abi = int(handle.nd_abi())
+    except (OSError, AttributeError) as error:
+        return f"the compiled kernel cannot be loaded: {error}"
+    if abi != ctypes.sizeof(Layer) * 1_000_000 + ctypes.sizeof(Term) * 1000 + ctypes.sizeof(Tally):
+        return "the compiled kernel is of another version of the program: install the package anew"
+    return Library(handle)
+
+
+@cache
+def _loaded() -> Library | str:
+    return load(Path(__file__).with_name(LIBRARY))
+
+
+def library() -> Library:
+    """The kernel of this installation.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = _loaded()
+    if isinstance(found, str):
+        raise UserError(found, node="kernel", instead="the reference simulator gives the same integers, slower")
+    return found
+
+
+def missing() -> str | None:
+    """Why this installation has no kernel; None where it has one."""
+    found = _loaded()
+    return found if isinstance(found, str) else None
+
+
+def describe() -> str:
+    """One line for the doctor: the instruction path and the threads, or what is missing."""
+    found = _loaded()
+    if isinstance(found, str):
+        return found
+    threads = f"{default_threads()} threads" if found.threaded else "one thread, built without OpenMP"
+    return f"compiled, {found.paths[-1]} of {', '.join(found.paths)}; {threads}"
+
+
+def default_threads() -> int:
+    """``OMP_NUM_THREADS``, or the cores that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores or 1

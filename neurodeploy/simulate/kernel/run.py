@@ -1,0 +1,300 @@
+"""Running a network with the kernel: buffers, one call a layer, and what observers are shown."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurodeploy.errors import UserError
+from neurodeploy.quantize.network import IntegerNetwork
+from neurodeploy.simulate import reference
+from neurodeploy.simulate.kernel.counts import SpikeCounts
+from neurodeploy.simulate.kernel.library import (
+    LANES,
+    PIXELS,
+    Layer,
+    Term,
+    default_threads,
+    library,
+    missing,
+)
+from neurodeploy.simulate.kernel.plan import LayerPlan, Plan, TermPlan, aligned, make_plan, may_wrap, refusal
+from neurodeploy.simulate.observe import CountObserver, IntArray, Observer, takes_counts
+
+Pair = tuple[int, int]
+
+WORK_PER_THREAD = 1 << 21
+"""Multiply-accumulates of a layer for which another thread is worth while; some tens of microseconds."""
+
+_PLANS: dict[int, dict[str, Plan | str]] = {}
+"""Plans by the identity of their network, for as long as it lives."""
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """What a node hands on: (T or 1, rows, columns, channels) with zeros of ``halo`` all round."""
+
+    array: NDArray[Any]
+    halo: Pair
+
+    @property
+    def extent(self) -> Pair:
+        """Rows and columns without the halo."""
+        return self.array.shape[1] - 2 * self.halo[0], self.array.shape[2] - 2 * self.halo[1]
+
+    @property
+    def inside(self) -> NDArray[Any]:
+        """The array without the halo."""
+        rows, columns = self.extent
+        return self.array[:, self.halo[0] : self.halo[0] + rows, self.halo[1] : self.halo[1] + columns]
+
+    def address(self, row: int, column: int) -> int:
+        """Address of a place in the first step, counted from the first place of the halo."""
+        _, row_bytes, place_bytes, _ = self.array.strides
+        return int(self.array.ctypes.data) + row * row_bytes + column * place_bytes
+
+
+def plan_for(net: IntegerNetwork, path: str) -> Plan | str:
+    """The plan of a network, made once, or why there is none."""
+    known = _PLANS.get(id(net))
+    if known is None:
+        known = _PLANS[id(net)] = {}
+        weakref.finalize(net, _PLANS.pop, id(net), None)
+    if path not in known:
+        known[path] = refusal(net) or make_plan(net, path)
+    return known[path]
+
+
+def declines(net: IntegerNetwork, codes: IntArray | None = None) -> str | None:
+    """Why the kernel does not run a network (on these codes); None where it does."""
+    reason = missing()
+    if reason is not None:
+        return reason
+    plan = plan_for(net, library().paths[-1])
+    if isinstance(plan, str):
+        return plan
+    return None if codes is None else _declines_codes(plan, codes)
+
+
+def _declines_codes(plan: Plan, codes: IntArray) -> str | None:
+    largest = _largest(codes)
+    if largest > plan.code_max:
+        return f"codes up to {largest}, where sums are proved to fit only up to {plan.code_max}"
+    found = _extents(plan, (codes.shape[-2], codes.shape[-1]))
+    return found if isinstance(found, str) else None
+
+
+def run(
+    net: IntegerNetwork,
+    codes: IntArray,
+    *,
+    observer: Observer | None = None,
+    path: str | None = None,
+    threads: int | None = None,
+) -> IntArray:
+    """Runs a network as :func:`neurodeploy.simulate.reference.run` does, bit for bit.
+
+    An observer that wants currents and membranes gets them from the reference: the kernel never holds them all.
+
+    Args:
+        net: The network.
+        codes: (C, h, w), shown at every step, or (T, C, h, w), one a step.
+        observer: Is shown the codes and every spiking layer.
+        path: Instruction path; by default the fastest that the machine has.
+        threads: By default ``OMP_NUM_THREADS``, or the cores of this process.
+
+    Returns:
+        (C, h', w') int64: the sum over all time steps of the current into the readout plus its bias.
+
+    Raises:
+        UserError: There is no kernel, it does not run this network, or the codes do not fit the network.
+    """
+    paths = library().paths
+    chosen = path or paths[-1]
+    if chosen not in paths:
+        raise UserError("this machine has no such instruction path", node=chosen, limit=", ".join(paths))
+    reference.check_codes(net, codes)
+    plan = plan_for(net, chosen)
+    reason = plan if isinstance(plan, str) else _declines_codes(plan, codes)
+    if isinstance(plan, str) or reason is not None:
+        raise UserError(
+            f"the kernel does not run this network: {reason}",
+            node="kernel",
+            instead="take the reference simulator, which gives the same integers, slower",
+        )
+    if observer is not None and not takes_counts(observer):
+        return reference.run(net, codes, observer=observer)
+    total = _Run(plan, codes, observer, threads or default_threads()).total()
+    return total + net.readout.bias.reshape(-1, 1, 1) * plan.steps
+
+
+def auto(net: IntegerNetwork, codes: IntArray, *, observer: Observer | None = None) -> IntArray:
+    """Runs a network with the kernel where there is one and it holds the network, else with the reference."""
+    reference.check_codes(net, codes)
+    if (observer is not None and not takes_counts(observer)) or declines(net, codes) is not None:
+        return reference.run(net, codes, observer=observer)
+    return run(net, codes, observer=observer)
+
+
+def bytes_per_place(net: IntegerNetwork) -> int:
+    """Roughly the bytes that the kernel holds for one place of the grid."""
+    plan = plan_for(net, library().paths[-1])
+    if isinstance(plan, str):
+        return 0
+    ends = {layer.name: place for place, layer in enumerate(plan.layers)}
+    sizes = {layer.name: plan.steps * layer.padded for layer in plan.layers}
+    live = [
+        sum(size for name, size in sizes.items() if ends[name] <= place <= plan.last_use.get(name, ends[name]))
+        for place in range(len(plan.layers))
+    ]
+    # codes in 64 and in 16 bits, the readout in 32 and in 64
+    return max(live) + 10 * net.input.channels + 4 * plan.layers[-1].padded + 8 * plan.layers[-1].channels
+
+
+def _largest(codes: IntArray) -> int:
+    return max(int(codes.max()), -int(codes.min()))
+
+
+def _extents(plan: Plan, size: Pair) -> dict[str, Pair] | str:
+    """Rows and columns of every layer, or why its sources do not fit together."""
+    found: dict[str, Pair] = {}
+    for layer in plan.layers:
+        shapes = set()
+        for term in layer.terms:
+            rows, columns = found.get(term.source, size)
+            shapes.add((rows - term.shrink[0], columns - term.shrink[1]))
+        if len(shapes) != 1 or min(min(shape) for shape in shapes) < 1:
+            return f"{layer.name}: convolutions of other sizes than one another, or larger than the image"
+        found[layer.name] = shapes.pop()
+    return found
+
+
+class _Run:
+    """One run: the buffers, and the layers in turn."""
+
+    def __init__(self, plan: Plan, codes: IntArray, observer: Observer | None, threads: int) -> None:
+        self.plan, self.observer, self.threads = plan, observer, threads
+        self.largest = _largest(codes)
+        self.size = codes.shape[-2], codes.shape[-1]
+        self.codes = codes if codes.ndim == 4 else codes[None]
+        self.live: dict[str, _Buffer] = {}
+        self.free: dict[tuple[tuple[int, ...], Pair], list[_Buffer]] = defaultdict(list)
+        if observer is not None:
+            observer.codes(codes=codes, origin=(0, 0), extent=self.size)
+
+    def total(self) -> IntArray:
+        """The readout's sum without its bias, (C, h, w)."""
+        extents = _extents(self.plan, self.size)
+        if isinstance(extents, str):
+            raise UserError(extents)
+        for place, layer in enumerate(self.plan.layers):
+            for term in layer.terms:
+                if term.source not in self.live:
+                    self.live[term.source] = self._codes_buffer(term)
+            if layer.levels:
+                self._spiking(layer, extents[layer.name])
+                self._show(layer)
+            else:
+                rows, columns = extents[layer.name]
+                sums = aligned((rows, columns, layer.padded), np.int32, slack=4 * PIXELS * layer.padded)
+                self._call(layer, sums.ctypes.data, (0, sums.strides[0]), extents[layer.name])
+            self._release(place)
+        found: IntArray = sums[:, :, : layer.channels].transpose(2, 0, 1).astype(np.int64, order="C")
+        return found
+
+    def _codes_buffer(self, term: TermPlan) -> _Buffer:
+        steps, channels, rows, columns = self.codes.shape
+        halo = self.plan.halo[term.source]
+        shape = (steps, rows + 2 * halo[0], columns + 2 * halo[1], channels + channels % 2)
+        buffer = _Buffer(aligned(shape, np.int16, slack=_slack(2 * shape[3])), halo)
+        buffer.inside[..., :channels] = self.codes.transpose(0, 2, 3, 1)
+        return buffer
+
+    def _spiking(self, layer: LayerPlan, extent: Pair) -> None:
+        halo = self.plan.halo.get(layer.name, (0, 0))
+        shape = (self.plan.steps, extent[0] + 2 * halo[0], extent[1] + 2 * halo[1], layer.padded)
+        kept = self.free[shape, halo]
+        # one that an earlier layer is done with has its zeros all round still
+        buffer = kept.pop() if kept else _Buffer(aligned(shape, np.uint8, slack=_slack(layer.padded)), halo)
+        self._call(layer, buffer.address(*halo), buffer.array.strides[:2], extent)
+        self.live[layer.name] = buffer
+
+    def _show(self, layer: LayerPlan) -> None:
+        if self.observer is None or not isinstance(self.observer, CountObserver):
+            return
+        counts = SpikeCounts(self.live[layer.name].inside, layer.channels, layer.levels, self.plan.path, self.threads)
+        rows, columns = counts.values.shape[1:3]
+        self.observer.layer_counts(name=layer.name, counts=counts, origin=(0, 0), extent=(rows, columns))
+
+    def _release(self, place: int) -> None:
+        for name in list(self.live):
+            if self.plan.last_use.get(name, place) <= place:
+                buffer = self.live.pop(name)
+                if buffer.array.dtype == np.uint8:
+                    self.free[buffer.array.shape, buffer.halo].append(buffer)
+
+    def _call(self, layer: LayerPlan, out: int, strides: tuple[int, ...], extent: Pair) -> None:
+        terms = (Term * len(layer.terms))(*(self._term(term) for term in layer.terms))
+        threads = self._useful_threads(layer, extent)
+        stride = -(-PIXELS * layer.padded * (2 + layer.levels) // LANES) * LANES
+        scratch = aligned((threads, stride), np.int32)
+        tables = (layer.v_keep, layer.u_keep, layer.bias, layer.threshold)
+        v_keep, u_keep, bias, threshold = (None if table is None else table.ctypes.data for table in tables)
+        call = Layer(
+            terms=ctypes.cast(terms, ctypes.POINTER(Term)),
+            v_keep=v_keep,
+            u_keep=u_keep,
+            bias=bias,
+            threshold=threshold,
+            out=out,
+            out_step=strides[0],
+            out_row=strides[1],
+            scratch=scratch.ctypes.data,
+            scratch_stride=stride,
+            term_count=len(layer.terms),
+            steps=self.plan.steps,
+            rows=extent[0],
+            columns=extent[1],
+            channels=layer.padded,
+            levels=layer.levels,
+            remembers=layer.remembers,
+            u_remembers=layer.u_remembers,
+            wraps=may_wrap(layer, self.largest, self.plan.steps),
+            constant=not any(term.step_bytes for term in terms),
+        )
+        library().run_layer(call, self.plan.path, threads)
+
+    def _useful_threads(self, layer: LayerPlan, extent: Pair) -> int:
+        """As many threads as have enough to do: waking one up and waiting for it costs as much as a small layer."""
+        work = extent[0] * extent[1] * self.plan.steps * sum(term.weights.size for term in layer.terms)
+        return max(1, min(self.threads, extent[0], work // WORK_PER_THREAD))
+
+    def _term(self, term: TermPlan) -> Term:
+        buffer = self.live[term.source]
+        step_bytes, row_bytes, place_bytes, _ = buffer.array.strides
+        return Term(
+            source=buffer.address(buffer.halo[0] - term.padding[0], buffer.halo[1] - term.padding[1]),
+            weights=term.weights.ctypes.data,
+            step_bytes=step_bytes if len(buffer.array) > 1 else 0,
+            row_bytes=row_bytes,
+            place_bytes=place_bytes,
+            rows=term.kernel[0],
+            columns=term.kernel[1],
+            row_dilation=term.dilation[0],
+            column_dilation=term.dilation[1],
+            groups=term.groups,
+            graded=term.graded,
+            shift=term.shift,
+            run=term.run,
+        )
+
+
+def _slack(place_bytes: int) -> int:
+    """Bytes behind a buffer: the kernel computes whole blocks of places, and throws away what lies beyond a row."""
+    return PIXELS * place_bytes

@@ -1,0 +1,224 @@
+/* The AVX2 and the AVX-512 VNNI paths; part of kernel.c. */
+
+#define ND_TARGET_AVX2 __attribute__((target("avx2")))
+#define ND_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx2")))
+
+ND_INLINE int32_t four_bytes(const uint8_t *at) {
+    int32_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+/* ---- AVX2: four places by sixteen channels, sums of counts in int16 lanes for as long as they cannot overflow ---- */
+
+ND_TARGET_AVX2 ND_INLINE void term_avx2_block(
+    const nd_layer *layer, const nd_term *term, const uint8_t *source, int first, int32_t *sums, int add, const int graded) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    const int8_t *weights = (const int8_t *)term->weights + 4 * first;
+    __m256i total[4][2], lanes[4][2];
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++) total[p][0] = total[p][1] = lanes[p][0] = lanes[p][1] = _mm256_setzero_si256();
+    int left = term->run;
+    for (int row = 0; row < term->rows; row++) {
+        for (int column = 0; column < term->columns; column++) {
+            const uint8_t *tap = source + (int64_t)row * term->row_dilation * term->row_bytes
+                                 + (int64_t)column * term->column_dilation * term->place_bytes;
+            for (int group = 0; group < term->groups; group++, weights += 4 * layer->channels) {
+                const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)weights);
+                const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(weights + 32));
+#pragma GCC unroll 4
+                for (int p = 0; p < 4; p++) {
+                    const __m256i x = _mm256_set1_epi32(four_bytes(tap + p * term->place_bytes + 4 * group));
+                    if (graded) {
+                        total[p][0] = _mm256_add_epi32(total[p][0], _mm256_madd_epi16(x, low));
+                        total[p][1] = _mm256_add_epi32(total[p][1], _mm256_madd_epi16(x, high));
+                    } else {
+                        lanes[p][0] = _mm256_add_epi16(lanes[p][0], _mm256_maddubs_epi16(x, low));
+                        lanes[p][1] = _mm256_add_epi16(lanes[p][1], _mm256_maddubs_epi16(x, high));
+                    }
+                }
+                if (!graded && --left == 0) {
+                    left = term->run;
+#pragma GCC unroll 4
+                    for (int p = 0; p < 4; p++) {
+                        for (int half = 0; half < 2; half++) {
+                            total[p][half] = _mm256_add_epi32(total[p][half], _mm256_madd_epi16(lanes[p][half], ones));
+                            lanes[p][half] = _mm256_setzero_si256();
+                        }
+                    }
+                }
+            }
+        }
+    }
+    const __m128i shift = _mm_cvtsi32_si128(term->shift);
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++) {
+        for (int half = 0; half < 2; half++) {
+            __m256i *at = (__m256i *)(void *)(sums + (int64_t)p * layer->channels + first + 8 * half);
+            __m256i sum = total[p][half];
+            if (!graded) sum = _mm256_add_epi32(sum, _mm256_madd_epi16(lanes[p][half], ones));
+            sum = _mm256_sll_epi32(sum, shift);
+            _mm256_storeu_si256(at, add ? _mm256_add_epi32(_mm256_loadu_si256(at), sum) : sum);
+        }
+    }
+}
+
+ND_TARGET_AVX2 ND_INLINE void term_avx2(
+    const nd_layer *layer, const nd_term *term, const uint8_t *source, int32_t *sums, int places, int add) {
+    for (int start = 0; start < places; start += 4, source += 4 * term->place_bytes, sums += 4 * layer->channels) {
+        for (int first = 0; first < layer->channels; first += ND_LANES) {
+            if (term->graded) term_avx2_block(layer, term, source, first, sums, add, 1);
+            else term_avx2_block(layer, term, source, first, sums, add, 0);
+        }
+    }
+}
+
+ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, count_plain, fire_plain)
+
+ND_TARGET_AVX2 static void tally_avx2(const nd_tally *tally, int row) { tally_row(tally, row); }
+
+/* ---- AVX-512 VNNI: eight places by up to three times sixteen channels, sums in registers ---- */
+
+ND_TARGET_AVX512 ND_INLINE void term_avx512_block(
+    const nd_layer *layer, const nd_term *term, const uint8_t *source, int first, int32_t *sums, int add,
+    const int vectors, const int graded) {
+    const int8_t *weights = (const int8_t *)term->weights + 4 * first;
+    const int64_t place_bytes = term->place_bytes;
+    __m512i total[ND_PIXELS][3];
+#pragma GCC unroll 8
+    for (int p = 0; p < ND_PIXELS; p++) {
+#pragma GCC unroll 3
+        for (int k = 0; k < vectors; k++) total[p][k] = _mm512_setzero_si512();
+    }
+    for (int row = 0; row < term->rows; row++) {
+        for (int column = 0; column < term->columns; column++) {
+            const uint8_t *tap = source + (int64_t)row * term->row_dilation * term->row_bytes
+                                 + (int64_t)column * term->column_dilation * place_bytes;
+            for (int group = 0; group < term->groups; group++, tap += 4, weights += 4 * layer->channels) {
+                __m512i w[3];
+#pragma GCC unroll 3
+                for (int k = 0; k < vectors; k++) w[k] = _mm512_loadu_si512(weights + 64 * k);
+#pragma GCC unroll 8
+                for (int p = 0; p < ND_PIXELS; p++) {
+                    const __m512i x = _mm512_set1_epi32(four_bytes(tap + p * place_bytes));
+#pragma GCC unroll 3
+                    for (int k = 0; k < vectors; k++) {
+                        total[p][k] = graded ? _mm512_dpwssd_epi32(total[p][k], x, w[k])
+                                             : _mm512_dpbusd_epi32(total[p][k], x, w[k]);
+                    }
+                }
+            }
+        }
+    }
+    const __m128i shift = _mm_cvtsi32_si128(term->shift);
+#pragma GCC unroll 8
+    for (int p = 0; p < ND_PIXELS; p++) {
+#pragma GCC unroll 3
+        for (int k = 0; k < vectors; k++) {
+            int32_t *at = sums + (int64_t)p * layer->channels + first + 16 * k;
+            const __m512i sum = _mm512_sll_epi32(total[p][k], shift);
+            _mm512_storeu_si512(at, add ? _mm512_add_epi32(_mm512_loadu_si512(at), sum) : sum);
+        }
+    }
+}
+
+ND_TARGET_AVX512 ND_INLINE void term_avx512(
+    const nd_layer *layer, const nd_term *term, const uint8_t *source, int32_t *sums, int places, int add) {
+    (void)places; /* those beyond the row are computed on what lies there, and never stored */
+    const int vectors = layer->channels / ND_LANES;
+    for (int done = 0; done < vectors;) {
+        const int left = vectors - done, now = left == 4 ? 2 : left < 3 ? left : 3, first = done * ND_LANES;
+        if (term->graded) {
+            if (now == 3) term_avx512_block(layer, term, source, first, sums, add, 3, 1);
+            else if (now == 2) term_avx512_block(layer, term, source, first, sums, add, 2, 1);
+            else term_avx512_block(layer, term, source, first, sums, add, 1, 1);
+        } else {
+            if (now == 3) term_avx512_block(layer, term, source, first, sums, add, 3, 0);
+            else if (now == 2) term_avx512_block(layer, term, source, first, sums, add, 2, 0);
+            else term_avx512_block(layer, term, source, first, sums, add, 1, 0);
+        }
+        done += now;
+    }
+}
+
+ND_TARGET_AVX512 ND_INLINE __m512i wrapped_avx512(__m512i x, __m512i unit) {
+    const __m512i twice = _mm512_add_epi32(unit, unit);
+    const __mmask16 over = _mm512_cmpgt_epi32_mask(x, unit);
+    const __mmask16 under = _mm512_cmple_epi32_mask(x, _mm512_sub_epi32(_mm512_setzero_si512(), unit));
+    x = _mm512_mask_sub_epi32(x, over, x, twice);
+    return _mm512_mask_add_epi32(x, under, x, twice);
+}
+
+ND_TARGET_AVX512 ND_INLINE void count_avx512(const nd_layer *layer, const int32_t *sums, int places, uint8_t *out) {
+    const int channels = layer->channels;
+    const __m512i one = _mm512_set1_epi32(1), unit = _mm512_set1_epi32(ND_LIMIT >> 6);
+    for (int place = 0; place < places; place++, sums += channels, out += channels) {
+        for (int first = 0; first < channels; first += ND_LANES) {
+            __m512i current = _mm512_loadu_si512(sums + first), count = _mm512_setzero_si512();
+            if (layer->wraps) current = wrapped_avx512(current, unit);
+            for (int level = 0; level < layer->levels; level++) {
+                const __m512i threshold = _mm512_loadu_si512(layer->threshold + (int64_t)level * channels + first);
+                count = _mm512_mask_add_epi32(count, _mm512_cmpgt_epi32_mask(current, threshold), count, one);
+            }
+            _mm_storeu_si128((__m128i *)(void *)(out + first), _mm512_cvtepi32_epi8(count));
+        }
+    }
+}
+
+/* 'magnitude' with the sign of x. */
+ND_TARGET_AVX512 ND_INLINE __m512i negated_where(__m512i x, __m512i magnitude) {
+    const __m512i zero = _mm512_setzero_si512();
+    return _mm512_mask_sub_epi32(magnitude, _mm512_cmplt_epi32_mask(x, zero), zero, magnitude);
+}
+
+/* As decayed(), for |x| < 2^24: both factors of each product fit 16 bits, where a multiplication is cheaper. */
+ND_TARGET_AVX512 ND_INLINE __m512i decayed_membrane(__m512i x, __m512i keep) {
+    const __m512i magnitude = _mm512_abs_epi32(x);
+    const __m512i high = _mm512_srli_epi32(magnitude, 12);
+    const __m512i low = _mm512_and_si512(magnitude, _mm512_set1_epi32(4095));
+    const __m512i kept = _mm512_add_epi32(
+        _mm512_madd_epi16(high, keep), _mm512_srli_epi32(_mm512_madd_epi16(low, keep), 12));
+    return negated_where(x, kept);
+}
+
+ND_TARGET_AVX512 ND_INLINE __m512i decayed_current(__m512i x, __m512i keep) {
+    const __m512i magnitude = _mm512_abs_epi32(x);
+    const __m512i high = _mm512_srli_epi32(magnitude, 12);
+    const __m512i low = _mm512_and_si512(magnitude, _mm512_set1_epi32(4095));
+    const __m512i kept = _mm512_add_epi32(
+        _mm512_mullo_epi32(high, keep), _mm512_srli_epi32(_mm512_madd_epi16(low, keep), 12));
+    return negated_where(x, kept);
+}
+
+ND_TARGET_AVX512 ND_INLINE void fire_avx512(
+    const nd_layer *layer, const int32_t *sums, int places, int32_t *u, int32_t *v, uint8_t *out) {
+    const int channels = layer->channels, levels = layer->levels;
+    const __m512i one = _mm512_set1_epi32(1), unit = _mm512_set1_epi32(ND_LIMIT);
+    const __m512i top = _mm512_set1_epi32(ND_LIMIT - 1), bottom = _mm512_set1_epi32(1 - ND_LIMIT);
+    for (int place = 0; place < places; place++, sums += channels, u += channels, out += channels) {
+        for (int first = 0; first < channels; first += ND_LANES) {
+            __m512i current = _mm512_slli_epi32(_mm512_loadu_si512(sums + first), 6), count = _mm512_setzero_si512();
+            if (layer->u_remembers) {
+                const __m512i keep = _mm512_loadu_si512(layer->u_keep + first);
+                current = _mm512_add_epi32(current, decayed_current(_mm512_loadu_si512(u + first), keep));
+            }
+            if (layer->wraps) current = wrapped_avx512(current, unit);
+            if (layer->u_remembers) _mm512_storeu_si512(u + first, current);
+            const __m512i keep = _mm512_loadu_si512(layer->v_keep + first);
+            const __m512i threshold = _mm512_loadu_si512(layer->threshold + first);
+            for (int level = 0; level < levels; level++) {
+                int32_t *membrane = v + ((int64_t)place * levels + level) * channels + first;
+                const __m512i bias = _mm512_loadu_si512(layer->bias + (int64_t)level * channels + first);
+                __m512i x = decayed_membrane(_mm512_loadu_si512(membrane), keep);
+                x = _mm512_add_epi32(_mm512_add_epi32(x, current), bias);
+                x = _mm512_max_epi32(_mm512_min_epi32(x, top), bottom);
+                const __mmask16 fired = _mm512_cmpgt_epi32_mask(x, threshold);
+                _mm512_storeu_si512(membrane, _mm512_maskz_mov_epi32((__mmask16)~fired, x));
+                count = _mm512_mask_add_epi32(count, fired, count, one);
+            }
+            _mm_storeu_si128((__m128i *)(void *)(out + first), _mm512_cvtepi32_epi8(count));
+        }
+    }
+}
+
+ND_DEFINE_ROW(row_avx512, ND_TARGET_AVX512, term_avx512, count_avx512, fire_avx512)

@@ -1,0 +1,288 @@
+"""The kernel computes the reference's integers, bit for bit, on every instruction path."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from neurodeploy.errors import UserError
+from neurodeploy.graph.spec import HostSide
+from neurodeploy.quantize.network import (
+    IntegerConv,
+    IntegerInput,
+    IntegerLif,
+    IntegerNetwork,
+    IntegerNode,
+    IntegerReadout,
+)
+from neurodeploy.simulate import kernel, reference
+from neurodeploy.simulate.kernel.counts import SpikeCounts
+from neurodeploy.simulate.kernel.library import library
+from neurodeploy.simulate.observe import Trace
+from tests.kernel_nets import student_like
+from tests.random_nets import chain, even_weights
+
+built = pytest.mark.skipif(kernel.missing() is not None, reason=str(kernel.missing()))
+
+
+def paths() -> tuple[str, ...]:
+    return () if kernel.missing() else library().paths
+
+
+def test_it_is_built_where_there_is_a_compiler() -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    assert kernel.missing() is None
+
+
+class Counted:
+    """Keeps the counts of every layer."""
+
+    takes_counts = True
+
+    def __init__(self) -> None:
+        self.layers: dict[str, np.ndarray] = {}
+        self.sums: dict[str, SpikeCounts] = {}
+        self.seen: np.ndarray | None = None
+
+    def codes(self, *, codes: np.ndarray, origin: tuple[int, int], extent: tuple[int, int]) -> None:
+        assert origin == (0, 0)
+        assert extent == codes.shape[-2:]
+        self.seen = codes
+
+    def layer(self, **_: Any) -> None:
+        raise AssertionError("the reference ran")
+
+    def layer_counts(self, *, name: str, counts: SpikeCounts, origin: Any, extent: Any) -> None:
+        assert origin == (0, 0)
+        assert extent == counts.values.shape[1:3]
+        assert not counts.values[..., counts.channels :].any(), "channels that only pad do not fire"
+        self.layers[name] = counts.values[..., : counts.channels].transpose(0, 3, 1, 2).copy()
+        assert [counts.spikes(step) for step in range(counts.steps)] == self.layers[name].sum(axis=(1, 2, 3)).tolist()
+        assert counts.ever_active == np.count_nonzero(self.layers[name].any(axis=0))
+        for step in range(counts.steps):
+            np.testing.assert_array_equal(counts.anywhere(step), self.layers[name][step].any(axis=0))
+
+
+def assert_same(net: IntegerNetwork, codes: np.ndarray, path: str, threads: int = 1) -> Counted:
+    trace, counted = Trace(net.host.steps), Counted()
+    expected = reference.run(net, codes, observer=trace)
+    found = kernel.run(net, codes, observer=counted, path=path, threads=threads)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, expected)
+    assert counted.layers.keys() == trace.layers.keys()
+    for name, layer in trace.layers.items():
+        np.testing.assert_array_equal(counted.layers[name], layer.fired.sum(axis=1), err_msg=name)
+    return counted
+
+
+EXTREME = st.sampled_from(["plain", "odd weights", "deep negative", "huge weights", "huge biases", "always", "never"])
+
+
+def draw_decay(draw: st.DrawFn, rng: np.random.Generator, channels: int) -> int | np.ndarray:
+    kind = draw(st.sampled_from(["all", "some", "none", "channels"]))
+    if kind == "channels":
+        return rng.integers(0, 4097, channels)
+    return {"all": 4096, "some": int(rng.integers(1, 4096)), "none": 0}[kind]
+
+
+def draw_conv(draw: st.DrawFn, rng: np.random.Generator, name: str, fan_in: int, out: int, extreme: str) -> IntegerConv:
+    size = draw(st.sampled_from([1, 3, 5]))
+    dilation = draw(st.sampled_from([1, 1, 2, 3]))
+    same = dilation * (size // 2)
+    weight = even_weights(rng, out, fan_in, size, size, limit=254)
+    if extreme == "odd weights":
+        weight = rng.integers(-128, 128, weight.shape)
+    elif extreme == "deep negative":
+        weight[:] = -256
+    return IntegerConv(name, weight, padding=(same, same), dilation=(dilation, dilation))
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[IntegerNetwork, np.ndarray]:
+    """Chains with sum edges between layers, several levels and steps, decays a channel, and extreme numbers."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    steps, levels, extreme = draw(st.integers(1, 8)), draw(st.integers(1, 5)), draw(EXTREME)
+    channels, width = draw(st.integers(1, 5)), draw(st.sampled_from([1, 3, 16, 20, 33, 48, 65]))
+    depth, edges = draw(st.integers(0, 3)), draw(st.booleans())
+    size = draw(st.integers(1, 11)), draw(st.integers(1, 19))
+    nodes: dict[str, IntegerNode] = {"input": IntegerInput("input", channels)}
+    links: list[tuple[str, str]] = []
+    before, fan_in = "input", channels
+    for layer in range(depth):
+        conv, lif = f"conv{layer}", f"lif{layer}"
+        nodes[conv] = draw_conv(draw, rng, conv, fan_in, width, extreme)
+        links += [(before, conv), (conv, lif)]
+        if edges and layer:
+            extra = draw_conv(draw, rng, f"extra{layer}", *(width, width, extreme))
+            nodes[extra.name] = extra
+            links += [(f"lif{draw(st.integers(0, layer - 1))}", extra.name), (extra.name, lif)]
+        scale = (1 << 21) - 1 if extreme == "huge biases" else 3000
+        vth = {"always": -(1 << 20), "never": (1 << 17) - 1}.get(extreme, int(rng.integers(0, 4000)))
+        offsets = tuple(int(value) for value in rng.integers(-2000, 2000, levels))
+        bias = rng.integers(-scale, scale + 1, width)
+        v_decay, i_decay = draw_decay(draw, rng, width), draw_decay(draw, rng, width)
+        nodes[lif] = IntegerLif(lif, vth, bias, v_decay, i_decay, offsets)
+        before, fan_in = lif, width
+    nodes["last"] = draw_conv(draw, rng, "last", fan_in, draw(st.integers(1, 5)), extreme)
+    nodes["output"] = IntegerReadout("output", rng.integers(-999, 999, len(nodes["last"].weight)))  # type: ignore[union-attr]
+    net = IntegerNetwork(nodes, (*links, (before, "last"), ("last", "output")), HostSide(steps=steps))
+    shape = (channels, *size) if draw(st.booleans()) else (steps, channels, *size)
+    largest = {"plain": 255, "deep negative": 300, "huge weights": 511}.get(extreme, 60)
+    return net, rng.integers(-largest, largest + 1, shape)
+
+
+@built
+@pytest.mark.parametrize("path", paths())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(drawn=networks(), threads=st.integers(1, 2))
+def test_random_networks(path: str, drawn: tuple[IntegerNetwork, np.ndarray], threads: int) -> None:
+    net, codes = drawn
+    if kernel.declines(net, codes) is None:
+        assert_same(net, codes, path, threads)
+    else:
+        with pytest.raises(UserError):
+            kernel.run(net, codes, path=path)
+        np.testing.assert_array_equal(kernel.auto(net, codes), reference.run(net, codes))
+
+
+@built
+@pytest.mark.parametrize("path", paths())
+@pytest.mark.parametrize(("steps", "levels"), [(1, 4), (4, 1), (8, 2)])
+def test_a_student(path: str, steps: int, levels: int) -> None:
+    net = student_like(steps, levels)
+    codes = np.random.default_rng(0).integers(-64, 128, (4, 37, 45))
+    counted = assert_same(net, codes, path, threads=2)
+    for name, counts in counted.layers.items():
+        assert 0.02 < counts.mean() / levels < 0.9, name
+
+
+@built
+@pytest.mark.parametrize("path", paths())
+def test_currents_that_wrap_around(path: str) -> None:
+    """Sums beyond 2**17 leave the 24 bits of the register, at both ends and at the very edge."""
+    edge = 1 << 17
+    wanted = np.array([edge - 2, edge, edge + 2, -edge + 2, -edge, -edge - 2, 3 * edge, 511 * 256, 2 * edge, -2 * edge])
+    # code 2 through weights of up to 15 bits; several taps add up to the rest
+    for value in wanted:
+        weight = np.zeros((1, 1, 5, 5), np.int64)
+        half, taps = int(value) // 2, weight.reshape(-1)
+        for place in range(25):
+            taps[place] = np.clip(half, -32766, 32766)
+            half -= int(taps[place])
+        for steps, i_decay in ((1, 4096), (3, 4096), (3, 1000)):
+            nodes = {
+                "input": IntegerInput("input", 1),
+                "conv": IntegerConv("conv", weight, padding=(2, 2)),
+                "lif": IntegerLif("lif", 40, np.array([3]), 2048, i_decay, (0, -60_000, 60_000)),
+                "last": IntegerConv("last", np.full((1, 1, 1, 1), 2)),
+                "output": IntegerReadout("output", np.zeros(1, np.int64)),
+            }
+            edges = (("input", "conv"), ("conv", "lif"), ("lif", "last"), ("last", "output"))
+            net = IntegerNetwork(nodes, edges, HostSide(steps=steps))
+            assert_same(net, np.full((1, 6, 9), 2), path)
+
+
+@built
+@pytest.mark.parametrize("path", paths())
+def test_sixteen_bits_never_overflow(path: str) -> None:
+    """The most negative weights on full counts: the worst case of sums in narrow lanes."""
+    levels = tuple(range(0, -15, -1))
+    weights = [np.full((16, 1, 1, 1), 254), np.full((16, 16, 5, 5), -256), np.full((2, 16, 5, 5), -256)]
+    net = chain(weights, vth=-(1 << 20), levels=levels)
+    assert_same(net, np.full((1, 7, 11), 255), path)
+    net = chain([weights[0], -weights[1] - 2, -weights[2] - 2], vth=-(1 << 20), levels=levels)
+    assert_same(net, np.full((1, 7, 11), 255), path)
+
+
+@built
+@pytest.mark.parametrize("path", paths())
+@pytest.mark.parametrize("padding", [(0, 0), (1, 0), (0, 2), (3, 3)])
+def test_any_padding_and_rectangular_kernels(path: str, padding: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    nodes: list[IntegerNode] = [IntegerInput("input", 3)]
+    nodes.append(IntegerConv("conv0", even_weights(rng, 5, 3, 3, 2), padding=padding))
+    nodes.append(IntegerLif("lif0", 900, rng.integers(-9, 9, 5)))
+    nodes.append(IntegerConv("conv1", even_weights(rng, 5, 5, 2, 3), padding=padding, dilation=(1, 2)))
+    nodes.append(IntegerLif("lif1", 90, rng.integers(-9, 9, 5), 100, 4096, (0, -50)))
+    nodes.append(IntegerConv("last", even_weights(rng, 2, 5, 1, 2), padding=padding))
+    nodes.append(IntegerReadout("output", np.zeros(2, np.int64)))
+    names = [node.name for node in nodes]
+    edges = tuple(pairwise(names))
+    net = IntegerNetwork({node.name: node for node in nodes}, edges, HostSide(steps=2))
+    assert_same(net, rng.integers(-99, 99, (3, 12, 13)), path)
+
+
+def altered(**changes: Any) -> IntegerNetwork:
+    net = student_like()
+    nodes = dict(net.nodes)
+    for name, node in changes.items():
+        nodes[name] = node
+    return IntegerNetwork(nodes, net.edges, net.host)
+
+
+def conv1(**fields: Any) -> IntegerConv:
+    fields.setdefault("weight", np.full((24, 24, 3, 3), 2))
+    return IntegerConv("conv1", padding=(1, 1), **fields)
+
+
+@built
+@pytest.mark.parametrize(
+    ("net", "named"),
+    [
+        (lambda: altered(conv1=conv1(stride=(2, 2))), "conv1: stride (2, 2)"),
+        (lambda: altered(conv1=conv1(weight=np.full((24, 12, 3, 3), 2), groups=2)), "conv1: 2 groups"),
+        (lambda: altered(conv1=conv1(weight=np.full((24, 24, 3, 3), 256))), "conv1: weights 0..256"),
+        (lambda: altered(conv1=conv1(weight=np.full((24, 24, 3, 3), 129))), "conv1: weights 0..129"),
+        (lambda: altered(conv0=IntegerConv("conv0", np.full((24, 4, 1, 1), 40_000))), "conv0: weights 0..40000"),
+        (lambda: altered(lif1=IntegerLif("lif1", 9, np.full(24, 1 << 22))), "lif1: biases beyond 22 bits"),
+        (lambda: altered(lif1=IntegerLif("lif1", 1 << 24, np.zeros(24, np.int64))), "lif1: threshold"),
+        (lambda: altered(lif1=IntegerLif("lif1", 9, np.zeros(24, np.int64), 4097)), "lif1: v_decay outside 0..4096"),
+        (lambda: altered(lif1=IntegerLif("lif1", 9, np.zeros(24, np.int64), levels=(0,) * 121)), "lif1: 121 levels"),
+    ],
+)
+def test_refusals_name_the_node_and_the_reference_runs(net: Any, named: str) -> None:
+    refused = net()
+    codes = np.random.default_rng(0).integers(0, 99, (4, 8, 8))
+    assert named in str(kernel.declines(refused))
+    with pytest.raises(UserError, match="reference") as caught:
+        kernel.run(refused, codes)
+    assert named in str(caught.value)
+    if refused.nodes["lif1"].v_decay != 4097:  # type: ignore[union-attr]
+        np.testing.assert_array_equal(kernel.auto(refused, codes), reference.run(refused, codes))
+
+
+@built
+def test_codes_beyond_the_proof_go_to_the_reference() -> None:
+    net = student_like()
+    codes = np.full((4, 5, 6), 1 << 20)
+    assert kernel.declines(net) is None
+    assert "codes up to 1048576" in str(kernel.declines(net, codes))
+    np.testing.assert_array_equal(kernel.auto(net, codes), reference.run(net, codes))
+    with pytest.raises(UserError, match="codes up to"):
+        kernel.run(net, codes)
+    with pytest.raises(UserError, match="do not fit"):
+        kernel.run(net, codes[:3])
+
+
+@built
+def test_an_observer_of_membranes_sees_them() -> None:
+    net = student_like(steps=2)
+    codes = np.random.default_rng(0).integers(0, 99, (4, 8, 8))
+    by_kernel, by_reference = Trace(2), Trace(2)
+    kernel.run(net, codes, observer=by_kernel)
+    reference.run(net, codes, observer=by_reference)
+    for name, layer in by_reference.layers.items():
+        np.testing.assert_array_equal(by_kernel.layers[name].v, layer.v)
+
+
+@built
+def test_an_unknown_path_is_refused() -> None:
+    with pytest.raises(UserError, match="no such instruction path"):
+        kernel.run(student_like(), np.zeros((4, 5, 5), np.int64), path="amx")
