@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import UserError
-from neurodeploy.graph.spec import HostSide
+from neurodeploy.graph.spec import DECAY_ONE, HostSide, threshold_offset
 from neurodeploy.quantize.network import IntArray, IntegerLif, IntegerNetwork
 from neurodeploy.simulate.observe import LayerTrace, Trace
 from neurodeploy.simulate.reference import LIMIT, decay, run
@@ -35,7 +35,7 @@ class IntegerRun:
         image: (C, H, W) float32.
         codes: (C, h, w).
         spikes: Layer -> (T, D * C, h, w), populations as channels.
-        margins: Layer -> smallest ``|v / 64 - (vth + 1/2)|`` that was met, in units of current.
+        margins: Layer -> smallest distance from the threshold that was met, in units of current.
         readout: (C, h', w'), sum over the time steps.
         restored: (C, H, W) float64; None where the output has another shape than the input.
     """
@@ -100,18 +100,21 @@ def integer_run(net: IntegerNetwork, image: NDArray[np.floating[Any]]) -> Intege
 
 
 def smallest_margin(node: IntegerLif, trace: LayerTrace) -> float:
-    """Smallest distance of a membrane, before its reset, from the threshold half a unit above the integer one.
+    """Smallest distance of a membrane, before its reset, from where the real threshold lies.
 
-    ``min |v / 64 - (vth + 1/2)|`` over neurons, populations and steps. Where nothing decays between steps it is at
-    least 1/2: the membrane then holds whole units.
+    ``min |v / 64 - (vth + o)|`` over neurons, populations and steps, in units of current. Where membranes hold whole
+    units, o is 1/2, and so is the least that can come out; elsewhere o is that of
+    :func:`neurodeploy.graph.spec.threshold_offset`, between two values that the chip can hold.
     """
     bias = np.add.outer(np.asarray(node.levels, np.int64), node.bias)[:, :, None, None]
     v_decay = node.v_decay if isinstance(node.v_decay, int) else np.reshape(node.v_decay, (-1, 1, 1))
+    whole = np.all(np.isin(node.v_decay, (0, DECAY_ONE))) and np.all(np.asarray(node.i_decay) == DECAY_ONE)
+    threshold = (node.vth + threshold_offset(1.0 if whole else 0.5)) * 64
     before = np.zeros_like(trace.v[0])
     smallest = math.inf
     for u, v in zip(trace.u, trace.v, strict=True):
         reached = np.clip(decay(before, v_decay) + u + (bias << 6), 1 - LIMIT, LIMIT - 1)
-        smallest = min(smallest, float(np.abs(reached - ((node.vth << 6) + 32)).min()) / 64)
+        smallest = min(smallest, float(np.abs(reached - threshold).min()) / 64)
         before = v
     return smallest
 

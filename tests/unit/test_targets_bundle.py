@@ -312,6 +312,9 @@ def test_the_margin_is_a_whole_number_and_a_half_where_nothing_decays(tmp_path: 
     assert whole.smallest_margin is not None and whole.smallest_margin % 1 == 0.5
     leaky = export(LEAKY.sample(), "nir", tmp_path / "b").manifest.proof
     assert leaky.smallest_margin is not None and 0 < leaky.smallest_margin < whole.smallest_margin
+    # values that the chip can hold are 1/64 apart, and the threshold lies 1/96 above one of them
+    places = [(leaky.smallest_margin + sign / 96) * 64 for sign in (-1, 1)]
+    assert any(place == pytest.approx(round(place), abs=1e-9) for place in places)
 
 
 def test_the_margin_of_one_neuron_by_hand() -> None:
