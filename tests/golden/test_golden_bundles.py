@@ -1,10 +1,17 @@
-"""One tiny bundle a target, byte for byte. ``--update-golden`` writes them anew."""
+"""One tiny bundle a target, byte for byte. ``--update-golden`` writes them anew.
+
+Another release of HDF5 or h5py may lay out the same values in other bytes: then the values of the HDF5 files are
+compared, and everything else byte for byte as ever.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -47,6 +54,33 @@ def tiny() -> Deployable:
     return Deployable(name="tiny", network=net, size=(5, 6), image=image, about={"task": "restore"})
 
 
+HDF5 = FOLDER / "hdf5.txt"
+"""The releases that the golden files were written with."""
+
+
+def releases() -> str:
+    return f"h5py {h5py.version.version}, HDF5 {h5py.version.hdf5_version}\n"
+
+
+def values(path: Path) -> dict[str, tuple[Any, ...]]:
+    """Every dataset of an HDF5 file: dtype, shape, value."""
+    found = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = (str(item.dtype), item.shape, np.asarray(item[()]).tolist())
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    return found
+
+
+def without_hashes(path: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    manifest["files"] = [entry["path"] for entry in manifest["files"]]
+    return manifest
+
+
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_the_bundle_is_the_golden_one(tmp_path: Path, target: str, update_golden: bool) -> None:
     golden = FOLDER / target
@@ -54,10 +88,18 @@ def test_the_bundle_is_the_golden_one(tmp_path: Path, target: str, update_golden
     if update_golden:
         shutil.rmtree(golden, ignore_errors=True)
         shutil.copytree(made, golden)
+        HDF5.write_text(releases(), encoding="utf-8")
     names = sorted(path.name for path in golden.iterdir())
     assert names == sorted(path.name for path in made.iterdir()) and "manifest.json" in names
+    same_hdf5 = HDF5.read_text(encoding="utf-8") == releases()
     for name in names:
-        assert (made / name).read_bytes() == (golden / name).read_bytes(), f"{target}/{name} differs"
+        first, second = made / name, golden / name
+        if not same_hdf5 and name.endswith((".net", ".nir")):
+            assert values(first) == values(second), f"{target}/{name} differs"
+        elif not same_hdf5 and name == "manifest.json":
+            assert without_hashes(first) == without_hashes(second)
+        else:
+            assert first.read_bytes() == second.read_bytes(), f"{target}/{name} differs"
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
