@@ -29,6 +29,10 @@ from neurodeploy.networks.teachers import Teacher, load_teacher
 
 WARM_UP_STEPS, TIMED_STEPS = 5, 20
 """Steps that are not timed, and steps that are, before the schedule is fitted into a time limit."""
+REFIT_SECONDS = 3.0
+"""How often the schedule is fitted again."""
+TIME_RESERVE = 0.04
+"""Share of a time limit that is kept back."""
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
@@ -243,7 +247,7 @@ class _Run:
         train = self.recipe.train
         batches = prefetch(sampler, self.trainer.step)
         first = self.trainer.step
-        saved = last = time.monotonic()
+        saved = fitted = last = time.monotonic()
         speed = 0.0
         timed_from = 0.0
         with RunLog(self.out / LOG, first) as log:
@@ -264,32 +268,31 @@ class _Run:
                     self.last_psnr = self._score()
                 if scored or step % 50 == 0:
                     log.row(self._row(parts, speed, self.last_psnr if scored else None))
+                if now - fitted > REFIT_SECONDS and step > first + WARM_UP_STEPS + TIMED_STEPS:
+                    self._fit_clock(1 / speed)
+                    fitted = now
                 if now - saved > train.checkpoint_seconds and step + 1 < self.plan.total:
                     self._save_checkpoint()
-                    if step > first + WARM_UP_STEPS + TIMED_STEPS:
-                        self._fit_clock(1 / speed)
                     saved = time.monotonic()
                 last = time.monotonic() if scored else last
                 self._report(parts, speed)
 
     def _fit_clock(self, seconds_a_step: float) -> None:
-        """Shortens the run so that it ends within the time limit; it is never lengthened again.
+        """Plans as many steps as fit into the time limit, and never more than the recipe's.
 
-        A tenth of the time that is left is kept for scoring and for the grid stage, whose steps are slower.
+        A part of the time is kept for scoring and for the grid stage, whose steps are slower.
         """
         limit = self.recipe.train.max_minutes
         if limit is None:
             return
-        left = max(0.0, limit * 60 - self.elapsed) * 0.9
-        total = self.trainer.step + max(1, int(left / seconds_a_step))
-        if total >= self.plan.total:
-            return
+        left = max(0.0, limit * 60 * (1 - TIME_RESERVE) - self.elapsed)
+        step = self.trainer.step
+        total = min(self.recipe.train.steps, step + max(1, int(left / seconds_a_step)))
         if self.trainer.on_grid:
             self.plan = Plan(total, self.plan.switch)
         else:
             plan = Plan.of(total, self._quantize_from())
-            self.plan = Plan(plan.total, max(plan.switch, self.trainer.step))
-        self._save_checkpoint()
+            self.plan = Plan(total, max(plan.switch, step))
 
     def _end_of_float_stage(self) -> None:
         student = copy.deepcopy(self.trainer.averaged_student)
