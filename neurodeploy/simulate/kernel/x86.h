@@ -79,6 +79,9 @@ ND_TARGET_AVX2 static void tally_avx2(const nd_tally *tally, int row) { tally_ro
 
 /* ---- AVX-512 VNNI: eight places by up to three times sixteen channels, sums in registers ---- */
 
+/* Written out, because compilers spill the sums of the intrinsics to memory. */
+#define ND_DOT(INSTRUCTION, SUM, X, W) __asm__(INSTRUCTION " %2, %1, %0" : "+v"(SUM) : "v"(X), "v"(W))
+
 ND_TARGET_AVX512 ND_INLINE void term_avx512_block(
     const nd_layer *layer, const nd_term *term, const uint8_t *source, int first, int32_t *sums, int add,
     const int vectors, const int graded) {
@@ -103,8 +106,8 @@ ND_TARGET_AVX512 ND_INLINE void term_avx512_block(
                     const __m512i x = _mm512_set1_epi32(four_bytes(tap + p * place_bytes));
 #pragma GCC unroll 3
                     for (int k = 0; k < vectors; k++) {
-                        total[p][k] = graded ? _mm512_dpwssd_epi32(total[p][k], x, w[k])
-                                             : _mm512_dpbusd_epi32(total[p][k], x, w[k]);
+                        if (graded) ND_DOT("vpdpwssd", total[p][k], x, w[k]);
+                        else ND_DOT("vpdpbusd", total[p][k], x, w[k]);
                     }
                 }
             }
