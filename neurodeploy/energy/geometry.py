@@ -69,14 +69,16 @@ def reached(arrived: NDArray[np.bool_], node: IntegerConv) -> NDArray[np.bool_]:
     """
     for axis in range(2):
         length, kernel, stride = arrived.shape[1 + axis], node.weight.shape[2 + axis], node.stride[axis]
-        outputs = np.arange(out_length(length, kernel, stride, node.padding[axis], node.dilation[axis]))
-        marks = np.moveaxis(arrived, 1 + axis, 0)
-        found = np.zeros((len(outputs), *marks.shape[1:]), np.bool_)
+        outputs = out_length(length, kernel, stride, node.padding[axis], node.dilation[axis])
+        found = np.zeros((*arrived.shape[: 1 + axis], outputs, *arrived.shape[2 + axis :]), np.bool_)
         for tap in range(kernel):
-            places = outputs * stride - node.padding[axis] + tap * node.dilation[axis]
-            inside = (places >= 0) & (places < length)
-            found[inside] |= marks[places[inside]]
-        arrived = np.moveaxis(found, 0, 1 + axis)
+            shift = node.padding[axis] - tap * node.dilation[axis]  # output o reads place o * stride - shift
+            first, last = max(0, -(-shift // stride)), min(outputs, (length - 1 + shift) // stride + 1)
+            if first < last:
+                read = slice(first * stride - shift, (last - 1) * stride - shift + 1, stride)
+                before = (slice(None),) * (1 + axis)
+                found[(*before, slice(first, last))] |= arrived[(*before, read)]
+        arrived = found
     return arrived
 
 
@@ -101,9 +103,8 @@ def tap_histogram(
     if len(rows) != height or len(columns) != width:
         raise InternalError(f"places {origin} + {(height, width)} lie outside the layer's {extent}")
     if isinstance(values, RowSums):
-        along = values.along(columns)
-    else:
-        along = (values.reshape(-1, width) @ columns).reshape(len(values), height, -1)
+        return values.histogram(rows, columns)
+    along = (values.reshape(-1, width) @ columns).reshape(len(values), height, -1)
     found: NDArray[np.float64] = np.einsum("chk,hr->crk", along, rows, optimize=True)
     return found
 

@@ -21,34 +21,39 @@ class RowSums:
     """Sums of a map over the columns of each row, from which sums over any few columns less follow.
 
     Attributes:
-        sums: (C, h) float64, exact integers.
+        sums: (h, >= C) uint32.
         values: (T, h, w, >= C) uint8: the map, or what it is 1 for where any of them is not 0.
+        channels: C.
         marks: Which of the two.
     """
 
-    sums: Floats
+    sums: NDArray[np.uint32]
     values: NDArray[np.uint8]
+    channels: int
     marks: bool
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, h, w)."""
-        return len(self.sums), self.values.shape[1], self.values.shape[2]
+        return self.channels, self.values.shape[1], self.values.shape[2]
 
-    def along(self, columns: Floats) -> Floats:
-        """Sums over the columns that a table selects.
+    def histogram(self, rows: Floats, columns: Floats) -> Floats:
+        """Sums of the map over the places that tables of rows and columns select.
 
         Args:
+            rows: (h, r), 0 or 1.
             columns: (w, k), 0 or 1; fast where few are 0, as in the taps of a convolution that keeps the resolution.
 
         Returns:
-            (C, h, k) float64.
+            (C, r, k) float64, exact integers.
         """
         left_out = np.flatnonzero((columns != 1).any(axis=1))
-        edge = self.values[:, :, left_out, : len(self.sums)]
+        edge = self.values[:, :, left_out, : self.channels]
         edge = (edge != 0).any(axis=0) if self.marks else edge[0]
-        less = np.tensordot(edge.astype(np.float64), 1.0 - columns[left_out], axes=(1, 0)).transpose(1, 0, 2)
-        found: Floats = self.sums[:, :, None] - less
+        whole = rows.T @ self.sums[:, : self.channels].astype(np.float64)
+        aside = rows.T @ edge.reshape(len(rows), -1).astype(np.float64)
+        less = (1.0 - columns[left_out]).T @ aside.reshape(rows.shape[1], len(left_out), self.channels)
+        found: Floats = (whole[:, None, :] - less).transpose(2, 0, 1)
         return found
 
 
@@ -100,14 +105,11 @@ class SpikeCounts:
 
     def rows(self, step: int) -> RowSums:
         """The counts of a step."""
-        return RowSums(self._row_sums(self._sums[0][step]), self.values[step : step + 1], marks=False)
+        return RowSums(self._sums[0][step], self.values[step : step + 1], self.channels, marks=False)
 
     def ever_rows(self) -> RowSums:
         """1 where there was a spike in some step, else 0."""
-        return RowSums(self._row_sums(self._sums[1]), self.values, marks=True)
-
-    def _row_sums(self, sums: NDArray[np.uint32]) -> Floats:
-        return np.ascontiguousarray(sums[:, : self.channels].T, np.float64)
+        return RowSums(self._sums[1], self.values, self.channels, marks=True)
 
     @cached_property
     def _sums(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint8]]:
