@@ -204,3 +204,20 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(here: Path) -> None:
     assert (run.returncode, out) == (130, "")
     assert "interrupted" in err.splitlines()[-1] and "--resume" in err.splitlines()[-1] and "Traceback" not in err
     assert Path("run/checkpoint.pt").is_file() and not Path("run/student.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_deploy_leaves_one_page_and_the_answer_beside_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ("--set", "data.train=clean", "--set", "data.test=clean")
+    words = ("deploy", "tiny.toml", "--target", "nir", "--out", "all", *data)
+    answer = _answer(capsys, *words, "--profile", "cmos45-int8")
+    assert answer["verified"] is True and answer["report"] == "deploy"
+    page = Path(answer["page"])
+    assert page.parent == Path("all") and "<html" in page.read_text()
+    beside = json.loads(Path("all/report.json").read_text())
+    assert beside == {key: value for key, value in answer.items() if key in beside}
+    assert "neurodeploy --json -q deploy tiny.toml" in beside["reproduce"]["command"]
+    assert main(["-q", *words]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["-q", *words, "--resume", "--profile", "cmos45-int8"]) == 0
+    assert "page: all/index.html" in capsys.readouterr().out
