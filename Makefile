@@ -11,7 +11,7 @@ READY  := $(VENV)/.ready
 EXTRAS ?= train,onnx,dev
 TORCH  := $(shell grep '^torch==' constraints.txt)
 KERNEL := $(wildcard hatch_build.py neurodeploy/simulate/kernel/*.[ch] neurodeploy/simulate/kernel/build.py)
-PIP    := $(PY) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt $(TORCH)
+PIP    := $(PY) -m pip --disable-pip-version-check install -qq --constraint constraints.txt $(TORCH)
 
 .PHONY: setup demo test lint bench docs clean
 .DEFAULT_GOAL := setup
