@@ -147,11 +147,11 @@ def weight_findings(node: IntegerConv | IntegerDense) -> list[Finding]:
     if not np.any(node.weight):
         findings.append(Finding(node.name, "all weights are zero, which netx cannot load", instead="drop the layer"))
     elif high <= 0 and -low & (-low - 1) == 0:
-        # netx shifts such a matrix up until its smallest weight is -256, and Lava then clips it to -255.
+        # netx shifts such a matrix up until its smallest weight is -256, which Lava does not hold in that mode.
         findings.append(
             Finding(
                 node.name,
-                "no weight is positive and the smallest is minus a power of two, which Lava clips by one",
+                "no weight is positive and the smallest is minus a power of two: netx scales it out of Lava's range",
                 have=f"{low}..{int(node.weight.max())}",
                 instead="give one weight another value",
             )

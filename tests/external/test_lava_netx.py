@@ -17,13 +17,14 @@ import pytest
 from neurodeploy import lava_env
 from neurodeploy.graph.portable import portable_graph
 from neurodeploy.graph.spec import StudentSpec
-from neurodeploy.quantize.network import IntegerNetwork
+from neurodeploy.quantize.network import IntegerDense, IntegerNetwork
 from neurodeploy.simulate.observe import Trace
 from neurodeploy.simulate.reference import run
 from neurodeploy.targets.base import Deployable
 from neurodeploy.targets.bundle import Bundle
 from neurodeploy.targets.check import check
 from neurodeploy.targets.export import export
+from neurodeploy.targets.lava_chain import weight_findings
 from neurodeploy.targets.ops import OPERATIONS
 
 pytestmark = pytest.mark.external
@@ -40,6 +41,23 @@ spec.loader.exec_module(module)
 manifest = json.loads((module.HERE / "manifest.json").read_text())
 spikes, totals = module.run_lava(list(np.load(sys.argv[2])), manifest)
 np.savez(sys.argv[3], output=totals, **spikes)
+"""
+
+
+DENSE = """
+import sys
+import numpy as np
+from lava.lib.dl.netx.utils import optimize_weight_bits
+from lava.utils.weightutils import clip_weights, determine_sign_mode, truncate_weights
+np.seterr(all="ignore")
+right = []
+for row in np.load(sys.argv[1]):
+    weight, bits, exponent, _ = optimize_weight_bits(row[None])
+    mode = determine_sign_mode(weight)  # netx does not hand its own on
+    held = truncate_weights(clip_weights(weight.astype(np.int32), mode, num_bits=8), mode, bits)
+    sums = [(held * count) << exponent if exponent > 0 else (held * count) >> -exponent for count in (1, 3, 200)]
+    right.append(all(np.array_equal(total, row[None] * count) for total, count in zip(sums, (1, 3, 200))))
+np.save(sys.argv[2], np.array(right))
 """
 
 
@@ -118,3 +136,19 @@ def test_every_operation_is_the_same_in_lava(tmp_path: Path, python: str, title:
     values, differing = compared(bundle.integer_network(), in_lava(python, bundle, frames, tmp_path), frames)
     print(json.dumps({"operation": title, "values": values, "differing": differing}))
     assert values > 100 and differing == 0
+
+
+def test_lava_holds_every_dense_matrix_that_is_allowed(tmp_path: Path, python: str) -> None:
+    """Least and largest weight decide how netx scales a matrix: what is refused goes wrong, the rest is exact."""
+    rows = np.array([(low, high) for low in range(-256, 256, 6) for high in range(low, 256, 6)])
+    powers = np.array([(-(1 << k), high) for k in range(1, 9) for high in (-(1 << k), 0)])
+    rows = np.concatenate([rows, powers])
+    rows = rows[rows.any(axis=1)]
+    refused = np.array([bool(weight_findings(IntegerDense("dense", row[None]))) for row in rows])
+    np.save(tmp_path / "rows.npy", rows)
+    command = [python, "-c", DENSE, str(tmp_path / "rows.npy"), str(tmp_path / "right.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    right = np.load(tmp_path / "right.npy")
+    assert right[~refused].all() and (~refused).sum() > 3000
+    assert not right[refused].any() and refused.sum() >= len(powers)
