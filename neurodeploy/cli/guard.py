@@ -129,7 +129,7 @@ def _usage_line(error: click.ClickException) -> str:
 def _extra_of(module: str) -> str:
     """The extra of the package that brings a module; empty for a module that is no optional one."""
     extras = {
-        "train": ("torch", "lightning_fabric", "norse", "skimage"),
+        "train": ("torch", "norse", "skimage"),
         "onnx": ("onnx", "onnxscript", "onnxruntime"),
         "interop": ("nirtorch", "snntorch", "spikingjelly"),
         "report": ("matplotlib",),

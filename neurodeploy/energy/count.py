@@ -91,8 +91,11 @@ class OperationCounter:
             for histogram in histograms if link.node is not None else ():
                 weights = _cropped(self._nonzero[link.name], link, image, codes, origin)
                 row.mac_nonzero += repeats * link.copies * _sum(histogram[link.name] * weights)
-        ever = (frames != 0).any(axis=0).astype(np.float64)
-        self._book_ann(image, name, ever, origin, extent)
+        if len(frames) == 1:
+            self._book_ann(image, name, histograms[0])
+        else:
+            ever = (frames != 0).any(axis=0).astype(np.float64)
+            self._book_ann(image, name, self._histograms(name, ever, origin, extent))
 
     def layer(
         self,
@@ -119,7 +122,7 @@ class OperationCounter:
         if self.net.host.steps == 1:
             ever = np.minimum(events, 1.0)
             row.activations_nonzero += _sum(ever)
-            self._book_ann(image, name, ever, origin, extent)
+            self._book_ann(image, name, self._histograms(name, ever, origin, extent))
         else:
             self._keep_ever(image, name, events > 0, origin, extent)
 
@@ -140,7 +143,7 @@ class OperationCounter:
             self._keep_arrived(image, step, name, counts.anywhere(step)[None], origin, extent)
             self._book_spikes(image, step, name, counts.spikes(step), counts.rows(step), origin, extent)
         row.activations_nonzero += counts.ever_active
-        self._book_ann(image, name, counts.ever_rows(), origin, extent)
+        self._book_ann(image, name, self._histograms(name, counts.ever_rows(), origin, extent))
 
     def _open(self, extent: Pair) -> _Image:
         name = self._next
@@ -178,8 +181,7 @@ class OperationCounter:
             weights = _cropped(self._nonzero[link.name], link, image, events, origin)
             row.sop_nonzero += link.copies * _sum(histogram * weights)
 
-    def _book_ann(self, image: _Image, name: str, ever: Floats | RowSums, origin: Pair, extent: Pair) -> None:
-        histograms = self._histograms(name, ever, origin, extent)
+    def _book_ann(self, image: _Image, name: str, histograms: Mapping[str, Floats]) -> None:
         booked: set[str] = set()
         for link in self._from[name]:
             if link.node is not None and link.name not in booked:
@@ -221,7 +223,8 @@ class OperationCounter:
         self._check_whole(image)
         for name, ever in image.ever.items():
             image.rows[name].activations_nonzero += int(np.count_nonzero(ever))
-            self._book_ann(image, name, ever.astype(np.float64), (0, 0), (ever.shape[1], ever.shape[2]))
+            found = self._histograms(name, ever.astype(np.float64), (0, 0), (ever.shape[1], ever.shape[2]))
+            self._book_ann(image, name, found)
         for link in self._links:
             if not link.spiking and link.source != self.net.input.name:  # values that nobody shows: all may matter
                 row = image.rows[link.row]

@@ -29,9 +29,7 @@ class Extra:
 
 CORE = ("numpy", "click", "rich", "pydantic", "nir", "h5py", "safetensors", "pillow", "jinja2")
 EXTRAS = (
-    Extra(
-        "train", ("torch", "norse", "lightning-fabric", "scikit-image"), "distill, teachers, the built-in photographs"
-    ),
+    Extra("train", ("torch", "norse", "scikit-image"), "distill, teachers, the built-in photographs"),
     Extra("onnx", ("onnx", "onnxscript", "onnxruntime"), "teachers from .onnx files"),
     Extra("interop", ("nirtorch", "snntorch", "spikingjelly"), "readers that verify compares with"),
     Extra("report", ("matplotlib",), "figures beyond the report's own"),
