@@ -10,6 +10,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -256,7 +257,10 @@ def _from_folder(folder: Path, steps: int | None) -> Model:
     if (folder / "manifest.json").is_file():
         return _bundle(folder)
     if (folder / "student.safetensors").is_file():
-        return _student(folder / "student.safetensors", Facts(name=folder.name))
+        student = _student(folder / "student.safetensors", Facts(name=folder.name))
+        # the recipe's name says more than that of a folder, which may be plain "run"
+        student.facts = replace(student.facts, name=str(student.file.meta.get("name") or folder.name))
+        return student
     if (folder / "weights.safetensors").is_file():
         return TeacherModel(spec=_run_teacher(folder), facts=Facts(folder.name, folder / "weights.safetensors"))
     if (folder / "recipe.json").is_file():
