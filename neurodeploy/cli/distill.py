@@ -13,7 +13,7 @@ from neurodeploy.cli.output import answer, progress, say
 from neurodeploy.cli.settings import Settings, verb
 
 if TYPE_CHECKING:
-    from neurodeploy.distill.run import Progress
+    from neurodeploy.distill.result import Progress
 
 
 @verb("distill")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from neurodeploy import __version__
 from neurodeploy.distill.data import centre_crop, clean_of, open_images, prefetch
 from neurodeploy.distill.log import RunLog
 from neurodeploy.distill.recipe import AnnSpec, Pairs, Recipe, load_recipe, settled
+from neurodeploy.distill.result import Progress, RunResult
 from neurodeploy.distill.trainer import Plan, Trainer
 from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file
@@ -37,38 +38,6 @@ TIME_RESERVE = 0.04
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
 PRODUCTS = ("result.json", CHECKPOINT, LOG, "student.safetensors", "student-float.safetensors", "weights.safetensors")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress display shows after a step."""
-
-    step: int
-    total: int
-    stage: str
-    loss: float
-    psnr_db: float | None
-    rate: float | None
-    images_per_s: float
-    seconds_left: float
-
-
-@dataclass
-class RunResult:
-    """What a finished run hands back; also ``result.json`` of the run folder."""
-
-    name: str
-    out: str
-    student: str
-    steps: int
-    seconds: float
-    psnr_db: float | None
-    input_psnr_db: float | None
-    psnr_float_db: float | None
-    parameters: int
-    finished: bool = True
-    rates: dict[str, float] = field(default_factory=dict)
-    schema_version: int = 1
 
 
 OnProgress = Callable[[Progress], None]

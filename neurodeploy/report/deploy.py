@@ -42,7 +42,7 @@ from neurodeploy.zoo import find_entry, recipe_path, resolve
 
 if TYPE_CHECKING:
     from neurodeploy.distill.recipe import Recipe
-    from neurodeploy.distill.run import Progress, RunResult
+    from neurodeploy.distill.result import Progress, RunResult
 
 PAGE, SUMMARY, REPORT = "index.html", "report.md", "report.json"
 RUN, RESTORED = "run", "restored"

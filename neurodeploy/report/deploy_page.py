@@ -33,7 +33,7 @@ from neurodeploy.targets.bundle import Bundle
 
 if TYPE_CHECKING:
     from neurodeploy.distill.recipe import Recipe
-    from neurodeploy.distill.run import RunResult
+    from neurodeploy.distill.result import RunResult
 
 BUNDLE = "bundle"
 SHOWN_SIDE = 320

@@ -20,7 +20,8 @@ torch = pytest.importorskip("torch", reason="needs the train extra")
 import numpy as np  # noqa: E402
 
 from neurodeploy.distill.recipe import load_recipe  # noqa: E402
-from neurodeploy.distill.run import Progress, distill  # noqa: E402
+from neurodeploy.distill.result import Progress  # noqa: E402
+from neurodeploy.distill.run import distill  # noqa: E402
 from neurodeploy.errors import UserError  # noqa: E402
 from neurodeploy.graph.student_file import read_student  # noqa: E402
 from neurodeploy.images.io import write_image  # noqa: E402
