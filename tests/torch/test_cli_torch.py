@@ -194,7 +194,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(here: Path) -> None:
     words = [sys.executable, "-m", "neurodeploy", "distill", "tiny.toml", "--out", "run"]
     data = ["--set", "data.train=clean", "--set", "data.test=clean", "--set", "train.quantize_from=1.0"]
     many = ["--set", "train.steps=100000", "--set", "train.eval_every=100000"]
-    run = subprocess.Popen([*words, *data, *many], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # what runs in the background may have been told to ignore interrupts, and its children with it
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    run = subprocess.Popen([*words, *data, *many], text=True, **pipes, **heed)
     log = Path("run/log.csv")
     deadline = time.monotonic() + 120
     while not (log.is_file() and log.read_text().count("\n") > 1) and time.monotonic() < deadline:

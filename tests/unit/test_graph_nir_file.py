@@ -215,10 +215,10 @@ def test_malformed_files_are_refused_by_name(path: Path, case: str) -> None:
     edit, message = MALFORMED[case]
     with h5py.File(path, "r+") as file:
         edit(file)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(UserError) as raised:
         read_nir(path)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert message in str(raised.value), raised.value
     assert path.name in str(raised.value)
     assert raised.value.exit_code == 2
