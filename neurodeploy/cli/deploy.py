@@ -19,7 +19,7 @@ from neurodeploy.cli.settings import Settings, verb
 @click.option(
     "--max-minutes", type=click.FloatRange(min=0, min_open=True), metavar="M", help="Fit training into M minutes."
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Number format of the training.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "auto"]), help="Number format of the training.")
 @click.option("--train", is_flag=True, help="Train, even where the recipe's model comes with trained weights.")
 @click.option("--images", type=click.IntRange(min=1), metavar="N", help="Score the first N held-out pictures only.")
 @click.option(

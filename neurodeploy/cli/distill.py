@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-minutes", type=click.FloatRange(min=0, min_open=True), metavar="M", help="Fit the schedule into M minutes."
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Number format of the training.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "auto"]), help="Number format of the training.")
 @click.option("--resume", is_flag=True, help="Go on where the run folder's checkpoint stands.")
 @click.option("--dry-run", is_flag=True, help="Check the recipe, print it with all its defaults, train nothing.")
 @force_option

@@ -105,7 +105,9 @@ class TrainRecipe(BaseModel):
     quantize_from: float = Field(
         0.75, ge=0, le=1, description="share of the steps after which training goes on on the chip's integer grid"
     )
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        "fp32", description="number format of the convolutions in training; auto: bf16 where the machine computes in it"
+    )
     checkpoint_seconds: float = Field(30.0, gt=0)
     eval_every: int = Field(500, ge=1, description="steps between scores on held-out pictures")
 

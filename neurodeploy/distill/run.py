@@ -70,7 +70,7 @@ def distill(
         overrides: ``key.sub=value`` texts.
         max_minutes: Time limit over the recipe's own.
         device: A torch device.
-        precision: ``"fp32"`` or ``"bf16"`` over the recipe's own.
+        precision: ``"fp32"``, ``"bf16"`` or ``"auto"`` over the recipe's own.
         seed: Seed over the recipe's own.
         on_progress: Called after every step.
 

@@ -39,6 +39,14 @@ class Plan:
         return cls(total, min(total, max(1, round(total * quantize_from))))
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bf16 by its own instructions; elsewhere bf16 is slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    checks = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
+    return device.type == "cpu" and any(check is not None and check() for check in checks)
+
+
 class Trainer:
     """Holds everything that a step changes, so that saving and loading it resumes the run exactly.
 
@@ -63,6 +71,7 @@ class Trainer:
         self.hints: HintAdapters | None = self._adapters()
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimiser = self._optimiser()
+        self.bf16 = self.train.precision == "bf16" or (self.train.precision == "auto" and computes_bf16(device))
         self.step = 0
         self.on_grid = False
 
@@ -100,7 +109,7 @@ class Trainer:
         self._set_lr(plan)
         self.model.train()
         degraded, clean, level = (self._tensor(part) for part in (batch.degraded, batch.clean, batch.noise_level))
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.train.precision == "bf16"):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             loss, parts = self._loss(degraded, clean, level, plan)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

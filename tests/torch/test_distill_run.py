@@ -22,6 +22,7 @@ import numpy as np  # noqa: E402
 from neurodeploy.distill.recipe import load_recipe  # noqa: E402
 from neurodeploy.distill.result import Progress  # noqa: E402
 from neurodeploy.distill.run import distill  # noqa: E402
+from neurodeploy.distill.trainer import Trainer  # noqa: E402
 from neurodeploy.errors import UserError  # noqa: E402
 from neurodeploy.graph.student_file import read_student  # noqa: E402
 from neurodeploy.images.io import write_image  # noqa: E402
@@ -189,6 +190,19 @@ def test_hints_reach_the_teacher_and_the_student(photographs: Path, tmp_path: Pa
     recipe_values["teacher"]["hints"] = [{"teacher": "model.99", "student": "lif0"}]
     with pytest.raises(UserError, match=r"model\.99"):
         distill(load_recipe(recipe_values), out=tmp_path / "bad")
+
+
+def test_precision_is_chosen_by_what_the_machine_computes_in(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = torch.device("cpu")
+    for unit in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{unit}_supported", lambda: False, raising=False)
+    assert not Trainer(load_recipe(values(photographs, precision="auto")), None, cpu).bf16
+    assert Trainer(load_recipe(values(photographs, precision="bf16")), None, cpu).bf16
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert Trainer(load_recipe(values(photographs, precision="auto")), None, cpu).bf16
+    assert not Trainer(load_recipe(values(photographs)), None, cpu).bf16
 
 
 def test_an_unknown_device_is_named(photographs: Path, tmp_path: Path) -> None:
