@@ -42,7 +42,7 @@ class Plan:
 def computes_bf16(device: torch.device) -> bool:
     """Whether the device computes in bf16 by its own instructions; elsewhere bf16 is slower than fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     checks = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
     return device.type == "cpu" and any(check is not None and check() for check in checks)
 
