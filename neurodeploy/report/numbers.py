@@ -23,6 +23,14 @@ def count(value: float | None) -> str:
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1e4 else f"{value:,.1f}"
 
 
+def short(value: float) -> str:
+    """A count for a headline: three significant digits and M or G from a million on, whole below."""
+    for scale, unit in ((1e9, "G"), (1e6, "M")):
+        if abs(value) >= 0.9995 * scale:
+            return f"{_three(value / scale)} {unit}"
+    return count(value)
+
+
 def percent(share: float | None) -> str:
     """A share as a percentage with three significant digits."""
     return NONE if share is None else f"{_three(100 * share)} %"

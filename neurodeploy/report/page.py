@@ -228,6 +228,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "energy": numbers.energy,
         "count": numbers.count,
+        "short": numbers.short,
         "percent": numbers.percent,
         "decimals": numbers.decimals,
         "times": numbers.ratio,
