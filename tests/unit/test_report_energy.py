@@ -105,7 +105,8 @@ def test_energies_have_three_digits_and_a_unit(picojoules, text):
 
 
 def test_counts_shares_and_sizes():
-    assert [numbers.short(value) for value in (27_021_188_565, 1_500_000, 999_600, 12)] == ["27.0 G", "1.50 M", "1.00 M", "12"]
+    headlines = [numbers.short(value) for value in (27_021_188_565, 1_500_000, 999_600, 12)]
+    assert headlines == ["27.0 G", "1.50 M", "1.00 M", "12"]
     assert numbers.count(1_234_567) == "1,234,567"
     assert numbers.count(12.25) == "12.2"
     assert numbers.percent(0.0571) == "5.71 %"
