@@ -28,6 +28,17 @@ def _key_values(_context: click.Context, _parameter: click.Parameter, values: tu
     return pairs
 
 
+def _numbers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """``("a=1",)`` -> {"a": 1.0}."""
+    found = {}
+    for key, text in _key_values(context, parameter, values).items():
+        try:
+            found[key] = float(text)
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not a number") from None
+    return found
+
+
 model_argument = click.argument("model", metavar="MODEL")
 target_option = click.option(
     "--target", required=True, metavar="TARGET", help="What to export to; see `neurodeploy targets`."
@@ -48,6 +59,16 @@ profile_option = click.option(
 )
 image_option = click.option(
     "--image", type=click.Path(), metavar="FILE", help="Clean picture whose degraded centre makes the proof."
+)
+target_size_option = click.option(
+    "--target-size", callback=_size, metavar="HxW", help="Picture to restore: chips to hold it at once, or tiles."
+)
+assume_option = click.option(
+    "--assume",
+    multiple=True,
+    callback=_numbers,
+    metavar="LIMIT=VALUE",
+    help="Set a limit of the chip, known or not, for example fan_in=4096 (repeatable).",
 )
 tile_option = click.option(
     "--tile", type=click.IntRange(min=8), default=None, metavar="N", help="Run large pictures in tiles of N pixels."

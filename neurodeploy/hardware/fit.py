@@ -1,218 +1,20 @@
-"""Whether an integer network fits a chip, and how many cores it takes: an estimate, and every reason against it.
-
-No public document gives a placement algorithm for these chips. The estimate puts every layer on cores of its own and
-fills them with neurons; where a chip's synaptic memory is known, it also counts the weights, once as if a convolution's
-weights were shared by all its neurons (the lower end) and once as if every synapse were stored (the upper end). A limit
-that the profile does not know is said to be unknown.
-"""
+"""Whether an integer network fits a chip: every reason against it, and what is not known about it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
 from neurodeploy.errors import Finding
+from neurodeploy.hardware.placement import LimitUse, Placement, placement
 from neurodeploy.hardware.profile import Profile
-from neurodeploy.hardware.shapes import Shape, Size, layer_shapes
+from neurodeploy.hardware.shapes import Size
 from neurodeploy.hardware.tables import Limit
 from neurodeploy.quantize.levels import expand_levels
-from neurodeploy.quantize.network import (
-    IntArray,
-    IntegerConv,
-    IntegerDense,
-    IntegerLif,
-    IntegerNetwork,
-    IntegerReadout,
-)
+from neurodeploy.quantize.network import IntArray, IntegerConv, IntegerDense, IntegerLif, IntegerNetwork
 
 Weighted = IntegerConv | IntegerDense
-Range = tuple[int, int]
-
-NOT_MODELLED = ("input_axons_per_core", "output_axons_per_core")
-"""Limits that the estimate has no model for, even where a profile knows them."""
-
-
-@dataclass(frozen=True)
-class LayerPlacement:
-    """One layer of neurons with the synapses into it; populations count as neurons.
-
-    Attributes:
-        fan_in: Synapses into one neuron away from the border.
-        synapses: In-bounds synapses into all neurons, every copy of a shared weight counted.
-        weights: Stored weights if the neurons of a convolution share them.
-        cores: (low, high) with weights shared and not shared, equal where the synaptic memory is unknown; None where
-            the profile knows neither neurons nor memory of a core.
-        bound_by: What asks for the most cores.
-    """
-
-    name: str
-    shape: Shape
-    neurons: int
-    fan_in: int
-    synapses: int
-    weights: int
-    cores: Range | None
-    bound_by: str
-
-
-@dataclass(frozen=True)
-class Placement:
-    """An estimate of what a network takes on a chip.
-
-    Attributes:
-        profile: Id of the profile.
-        image_size: (H, W) of the image.
-        cores: (low, high), sums over the layers; None where unknown.
-        chips: (low, high); None where the profile knows nothing that would tell.
-        tightest: The limit that is closest to, or furthest beyond, what one chip has, with have and limit.
-        unknown: Limits that the profile does not know, so that nothing is said about them.
-    """
-
-    profile: str
-    image_size: Size
-    layers: tuple[LayerPlacement, ...]
-    neurons: int
-    synapses: int
-    cores: Range | None
-    chips: Range | None
-    tightest: str
-    unknown: tuple[str, ...]
-    estimate: str = "one layer never shares a core with another; no public document gives the real placement"
-
-    def as_dict(self) -> dict[str, Any]:
-        """The placement as JSON values."""
-        return asdict(self)
-
-
-def placement(net: IntegerNetwork, profile: Profile, size: Size) -> Placement:
-    """Estimated cores and chips of a network.
-
-    Args:
-        net: The integer network, compact or expanded.
-        profile: The chip.
-        size: (H, W) of the image that one run takes.
-
-    Raises:
-        UserError: The image does not go through the network.
-    """
-    expanded = expand_levels(net)
-    shapes = layer_shapes(expanded, size)
-    layers = tuple(_place(expanded, name, shapes, profile) for name in _neuron_layers(expanded))
-    neurons, synapses = sum(layer.neurons for layer in layers), sum(layer.synapses for layer in layers)
-    each = [layer.cores for layer in layers if layer.cores is not None]
-    cores = (sum(low for low, _ in each), sum(high for _, high in each)) if each else None
-    return Placement(
-        profile=profile.id,
-        image_size=size,
-        layers=layers,
-        neurons=neurons,
-        synapses=synapses,
-        cores=cores,
-        chips=_chips(cores, neurons, synapses, profile),
-        tightest=_tightest(layers, neurons, cores, profile),
-        unknown=tuple(profile.capacity.unknown),
-    )
-
-
-def _neuron_layers(net: IntegerNetwork) -> list[str]:
-    return [name for name, node in net.nodes.items() if isinstance(node, IntegerLif | IntegerReadout)]
-
-
-def _place(net: IntegerNetwork, name: str, shapes: Mapping[str, Shape], profile: Profile) -> LayerPlacement:
-    incoming = [(source, net.nodes[source]) for source in net.sources(name)]
-    weighted = [(source, node) for source, node in incoming if isinstance(node, IntegerConv | IntegerDense)]
-    neurons = math.prod(shapes[name])
-    synapses = sum(_synapses(net, source, node, shapes) for source, node in weighted)
-    weights = sum(node.weight.size for _, node in weighted)
-    need = _cores_needed(neurons, weights, synapses, profile)
-    cores = (max(low for low, _ in need.values()), max(high for _, high in need.values())) if need else None
-    return LayerPlacement(
-        name=name,
-        shape=shapes[name],
-        neurons=neurons,
-        fan_in=sum(_fan_in(node) for _, node in weighted),
-        synapses=synapses,
-        weights=weights,
-        cores=cores,
-        bound_by=max(need, key=lambda limit: need[limit][1]) if need else "unknown",
-    )
-
-
-def _cores_needed(neurons: int, weights: int, synapses: int, profile: Profile) -> dict[str, Range]:
-    """Cores that one layer asks for, (low, high) for every limit that the profile knows."""
-    need: dict[str, Range] = {}
-    most = profile.capacity.neurons_per_core
-    if most is not None:
-        need["neurons per core"] = (_parts(neurons, most),) * 2
-    memory, bits = profile.capacity.synaptic_memory_bits_per_core, profile.arithmetic.weight_bits
-    if memory is not None and bits is not None:
-        width = int(bits.value)
-        need["synaptic memory per core"] = (_parts(weights * width, memory), _parts(synapses * width, memory))
-    return need
-
-
-def _fan_in(node: Weighted) -> int:
-    return math.prod(node.weight.shape[1:])
-
-
-def _synapses(net: IntegerNetwork, name: str, node: Weighted, shapes: Mapping[str, Shape]) -> int:
-    """In-bounds synapses of a layer: padding has none."""
-    if isinstance(node, IntegerDense):
-        return node.weight.size
-    (source, *_) = net.sources(name)
-    taps = [
-        _taps(shapes[source][1 + axis], shapes[name][1 + axis], node.weight.shape[2 + axis], *_geometry(node, axis))
-        for axis in (0, 1)
-    ]
-    return math.prod(node.weight.shape[:2]) * taps[0] * taps[1]
-
-
-def _geometry(node: IntegerConv, axis: int) -> tuple[int, int, int]:
-    return node.stride[axis], node.padding[axis], node.dilation[axis]
-
-
-def _taps(length: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """How many (output, tap) pairs of one axis fall on the input."""
-    places = np.arange(outputs)[:, None] * stride - padding + np.arange(kernel)[None, :] * dilation
-    return int(((places >= 0) & (places < length)).sum())
-
-
-def _parts(amount: int, limit: Limit) -> int:
-    return -(-amount // int(limit.value))
-
-
-def _chips(cores: Range | None, neurons: int, synapses: int, profile: Profile) -> Range | None:
-    capacity = profile.capacity
-    need: list[Range] = []
-    if cores is not None and capacity.cores_per_chip is not None:
-        need.append((_parts(cores[0], capacity.cores_per_chip), _parts(cores[1], capacity.cores_per_chip)))
-    if capacity.neurons_per_chip is not None:
-        need.append((_parts(neurons, capacity.neurons_per_chip),) * 2)
-    if capacity.synapses_per_chip is not None:
-        need.append((1, _parts(synapses, capacity.synapses_per_chip)))
-    return (max(low for low, _ in need), max(high for _, high in need)) if need else None
-
-
-def _tightest(layers: Sequence[LayerPlacement], neurons: int, cores: Range | None, profile: Profile) -> str:
-    capacity = profile.capacity
-    loads: list[tuple[str, int | None, Limit | None]] = [
-        ("cores per chip", cores[0] if cores else None, capacity.cores_per_chip),
-        ("neurons per chip", neurons, capacity.neurons_per_chip),
-        ("fan-in of a neuron", max((layer.fan_in for layer in layers), default=0), capacity.fan_in),
-    ]
-    known = [
-        (have / limit.value, name, have, limit.value)
-        for name, have, limit in loads
-        if limit is not None and have is not None
-    ]
-    if not known:
-        return "unknown: the profile has no capacity of this chip"
-    _, name, have, most = max(known)
-    return f"{name}: have {have}, limit {most:g}"
 
 
 def fit_findings(net: IntegerNetwork, profile: Profile, size: Size) -> list[Finding]:
@@ -318,19 +120,52 @@ def _bias_fits(bias: int, bits: int, exponent: int) -> bool:
 
 
 def _capacity_findings(placed: Placement, profile: Profile) -> Iterator[Finding]:
-    capacity = profile.capacity
-    if capacity.fan_in is not None:
+    if profile.capacity.fan_in is not None:
         for layer in placed.layers:
-            if layer.fan_in > capacity.fan_in.value:
+            if layer.fan_in > profile.capacity.fan_in.value:
                 yield Finding(
                     layer.name,
                     "a neuron has too many synapses",
                     str(layer.fan_in),
-                    f"{capacity.fan_in.value:g}",
+                    f"{profile.capacity.fan_in.value:g}",
                     "fewer channels, fewer levels or a smaller kernel",
                 )
-    yield from _chip_findings(placed, capacity.chips_per_board)
-    yield from _unknown_findings(profile)
+    yield from _axon_findings(placed.limits)
+    yield from _wait_findings(placed, profile.arithmetic.delay_max)
+    yield from _chip_findings(placed, profile.capacity.chips_per_board)
+    yield from _unknown_findings(placed, profile)
+
+
+def _axon_findings(limits: tuple[LimitUse, ...]) -> Iterator[Finding]:
+    for use in limits:
+        if use.name == "input_axons_per_core" and use.status == "broken":
+            yield Finding(
+                "network",
+                "one place of a layer listens to more neurons than a core has axons",
+                f"{use.have[0]}",
+                f"{use.limit:g}",
+                "fewer channels, fewer levels or a smaller kernel",
+            )
+        elif use.name == "output_axons_per_core" and use.status == "over":
+            yield Finding(
+                "network",
+                "a core would need more output axons than it has: more cores than estimated, each with fewer neurons",
+                f"{use.have[0]}",
+                f"{use.limit:g}",
+                severity="warning",
+            )
+
+
+def _wait_findings(placed: Placement, most: Limit | None) -> Iterator[Finding]:
+    for layer in placed.layers:
+        if most is not None and layer.delay > most.value:
+            yield Finding(
+                layer.name,
+                "a sum edge would have to wait longer than a synapse can",
+                f"{layer.delay} steps",
+                f"{most.value:g}",
+                "an edge over fewer layers",
+            )
 
 
 def _chip_findings(placed: Placement, board: Limit | None) -> Iterator[Finding]:
@@ -348,15 +183,17 @@ def _chip_findings(placed: Placement, board: Limit | None) -> Iterator[Finding]:
     )
 
 
-def _unknown_findings(profile: Profile) -> Iterator[Finding]:
+def _unknown_findings(placed: Placement, profile: Profile) -> Iterator[Finding]:
     if profile.model != "chip":
         yield Finding("network", f"not checked: profile {profile.id} is a technology, not a chip", severity="note")
         return
-    unknown = profile.capacity.unknown
-    if unknown:
-        rule = f"not checked, because profile {profile.id} does not know the limit: {', '.join(unknown)}"
-        yield Finding("network", rule, severity="note")
-    passed = [name for name in NOT_MODELLED if name not in unknown]
-    if passed:
-        rule = f"not checked, because the estimate has no model of it: {', '.join(passed)}"
+    if placed.unknown:
+        yield Finding(
+            "network",
+            f"not checked, because profile {profile.id} does not know the limit: {', '.join(placed.unknown)}",
+            instead="set what you know with --assume KEY=VALUE",
+            severity="note",
+        )
+    if placed.assumed:
+        rule = f"limits that were set and stand in no document: {', '.join(placed.assumed)}"
         yield Finding("network", rule, severity="note")

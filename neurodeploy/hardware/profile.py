@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from neurodeploy.hardware.tables import (
     Arithmetic,
     Capacity,
     EnergyTable,
+    Limit,
     Positive,
     PriceModel,
     Quantity,
@@ -68,6 +70,7 @@ class Profile(BaseModel):
     fit: Regression | None = None
     _path: Path | None = PrivateAttr(None)
     _sha256: str = PrivateAttr("")
+    _assumed: tuple[str, ...] = PrivateAttr(())
 
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
@@ -86,6 +89,53 @@ class Profile(BaseModel):
     def sha256(self) -> str:
         """Hash of that file's bytes, in hexadecimal."""
         return self._sha256
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Names of the capacity limits that :meth:`assuming` has set."""
+        return self._assumed
+
+    def assuming(self, limits: Mapping[str, float]) -> Profile:
+        """The same chip with some limits set, known or not; they are marked as assumptions wherever they show.
+
+        Raises:
+            UserError: There is no such limit, or its value is not a positive whole number.
+        """
+        units = {"cores_per_chip": "core", "synaptic_memory_bits_per_core": "bit", "chips_per_board": "chip"}
+        units |= {"synapses_per_chip": "synapse", "fan_in": "synapse"}
+        units |= {"input_axons_per_core": "axon", "output_axons_per_core": "axon"}
+        known = [key for key in Capacity.model_fields if key != "unknown"]
+        for key, value in limits.items():
+            if key not in known:
+                near = nearest(key, known)
+                hint = f"did you mean {near!r}? " if near else ""
+                raise UserError("is not a limit of a chip", node=key, instead=f"{hint}known: {', '.join(known)}")
+            if value < 1 or value != int(value):
+                raise UserError("a limit is a positive whole number", node=key, have=f"{value:g}")
+        today = datetime.now(UTC)
+        source = Source(ref="set by whoever ran this", verified="unverified", seen=f"{today:%Y-%m}")
+        made = {
+            key: Limit.model_validate(
+                {
+                    "value": float(value),
+                    "unit": units.get(key, "neuron"),
+                    "kind": "estimated",
+                    "bound": "exact",
+                    "source": "assumed",
+                    "rationale": "set by whoever ran this",
+                }
+            )
+            for key, value in limits.items()
+        }
+        unknown = [key for key in self.capacity.unknown if key not in limits]
+        found = self.model_copy(
+            update={
+                "capacity": self.capacity.model_copy(update={**made, "unknown": unknown}),
+                "sources": {**self.sources, "assumed": source},
+            }
+        )
+        found._assumed = tuple(dict.fromkeys((*self._assumed, *limits)))
+        return found
 
     @property
     def accepts_graded(self) -> bool:

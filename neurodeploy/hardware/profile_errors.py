@@ -48,7 +48,7 @@ def read_toml_model(path: Path, model: type[M], *, what: str) -> tuple[M, bytes]
         values = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise UserError(f"is not UTF-8 text, so no {what}", node=str(path)) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # what the decoder raises, and integers of thousands of digits
         raise UserError(f"is not valid TOML: {error}", node=str(path)) from error
     except RecursionError as error:
         raise UserError(f"is nested too deeply for a {what}", node=str(path)) from error

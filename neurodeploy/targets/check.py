@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from neurodeploy.errors import Finding, FindingsError, InternalError, UserError
 from neurodeploy.graph.law import check_graph
 from neurodeploy.graph.portable import Network
-from neurodeploy.hardware.fit import Placement, fit_findings, placement
+from neurodeploy.hardware.advice import advice
+from neurodeploy.hardware.fit import fit_findings
+from neurodeploy.hardware.placement import Placement, placement
 from neurodeploy.hardware.profile import Profile, load_profile
 from neurodeploy.hardware.shapes import layer_shapes
 from neurodeploy.quantize.bounds import accumulator_findings, range_findings
@@ -18,6 +20,7 @@ from neurodeploy.quantize.lower import lower
 from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.targets import get_target
 from neurodeploy.targets.base import Deployable, Job, Options, Target, checked_options, findings_of
+from neurodeploy.targets.bundle import halo_of
 from neurodeploy.targets.canonical import canonical
 
 SCHEMA_VERSION = 1
@@ -31,6 +34,7 @@ class CheckResult:
         findings: Errors, warnings and notes, in the order: law, quantisation, target, chip.
         job: None where the model could not be quantised or the image does not go through it.
         placement: The estimate for the chip; None without a profile.
+        advice: What fits and what would have to change, where it was asked for.
     """
 
     target: str
@@ -38,6 +42,7 @@ class CheckResult:
     findings: tuple[Finding, ...]
     job: Job | None
     placement: Placement | None
+    advice: dict[str, Any] | None = None
 
     @property
     def ok(self) -> bool:
@@ -53,6 +58,7 @@ class CheckResult:
             "ok": self.ok,
             "findings": [finding.as_dict() for finding in self.findings],
             "placement": None if self.placement is None else self.placement.as_dict(),
+            "advice": self.advice,
         }
 
     def usable_job(self) -> Job:
@@ -102,6 +108,43 @@ def check(
         findings += fit_findings(job.network, chip, model.size)
         placed = placement(job.network, chip, model.size)
     return CheckResult(target, None if chip is None else chip.id, _distinct(findings), job, placed)
+
+
+def check_fit(
+    model: Deployable,
+    target: str,
+    profile: Profile | str | None = None,
+    *,
+    options: Options | None = None,
+    assume: Mapping[str, float] | None = None,
+    target_size: tuple[int, int] | None = None,
+    chips: int | None = None,
+) -> CheckResult:
+    """As :func:`check`, with the advice of :func:`neurodeploy.hardware.advice.advice`.
+
+    Args:
+        model: The model and the image size.
+        target: Name of the target.
+        profile: The chip. None takes the one that the target is for, if it is for one.
+        options: Options of the target.
+        assume: Limits of the chip to set, known or not.
+        target_size: (H, W) of the picture to restore; by default the image of one run.
+        chips: Chips that there are.
+
+    Raises:
+        UserError: There is no such target, profile or limit; limits are set and there is no chip.
+    """
+    chip = _profile(profile if profile is not None else get_target(target).profile)
+    if assume:
+        if chip is None:
+            raise UserError("there is no chip whose limits could be set", node="--assume", instead="name a --profile")
+        chip = chip.assuming(assume)
+    result = check(model, target, chip, options=options)
+    if chip is None or result.job is None:
+        return result
+    net = result.job.network
+    said = advice(net, chip, model.size, halo=halo_of(net), target_size=target_size, chips=chips)
+    return replace(result, advice=said)
 
 
 def _profile(profile: Profile | str | None) -> Profile | None:

@@ -46,8 +46,6 @@ def test_every_reason_comes_at_once(target: str) -> None:
         ("lif0", "the threshold mantissa is out of range"),
     }
     assert wanted <= rules
-    nodes = {node for node, _ in rules}
-    assert ("lif1" in nodes) == (target != "nir")
     if target == "nir":
         assert ("conv1", "readers refuse convolutions with groups") in rules
 
@@ -62,13 +60,13 @@ def test_an_export_raises_what_the_check_found(tmp_path: Path) -> None:
     with pytest.raises(FindingsError) as caught:
         export(model, "lava", tmp_path / "b")
     errors = [found for found in check(model, "lava").findings if found.severity == "error"]
-    assert list(caught.value.findings) == errors and len(errors) > 3
+    assert list(caught.value.findings) == errors and len(errors) > 2
     assert caught.value.exit_code == 1 and list(tmp_path.iterdir()) == []
 
 
 def test_the_answer_has_the_stable_keys() -> None:
     answer = check(SAMPLES["sum edge"].sample(), "loihi2").as_dict()
-    assert set(answer) == {"schema_version", "target", "profile", "ok", "findings", "placement"}
+    assert set(answer) == {"schema_version", "target", "profile", "ok", "findings", "placement", "advice"}
     assert answer["ok"] is True and answer["profile"] == "loihi2"
     assert all(set(f) == {"node", "rule", "have", "limit", "instead", "severity"} for f in answer["findings"])
     assert check(SAMPLES["sum edge"].sample(), "nir").as_dict()["placement"] is None
