@@ -81,12 +81,12 @@ def read_entry(path: Path) -> ZooEntry:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         entry = ZooEntry.model_validate({**values, "folder": path.parent})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", node=str(path)) from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "model"
         raise UserError(f"{key}: {str(first['msg']).removeprefix('Value error, ')}", node=str(path)) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot be read: {error}", node=str(path)) from error
     if entry.name != path.parent.name:
         raise UserError("name differs from the folder's", node=str(path), have=entry.name, limit=path.parent.name)
     return entry
@@ -287,7 +287,7 @@ def _run_teacher(folder: Path) -> str:
         raise UserError("holds no trained teacher", node=str(folder), instead="give the folder of a finished run")
     try:
         family = json.loads(recipe.read_text(encoding="utf-8"))["student"]["family"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"cannot be read as the recipe of a run: {error}", node=str(recipe)) from error
     return f"{family}:{weights}"
 

@@ -196,7 +196,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot be read: {error}", node=str(path)) from error
     try:
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+    except RecursionError as error:
+        raise UserError("is nested too deeply for a recipe", node=str(path)) from error
+    except ValueError as error:  # both decoders' errors, and integers of thousands of digits
         raise UserError(f"is not valid {path.suffix.lstrip('.') or 'TOML'}: {error}", node=str(path)) from error
     if not isinstance(values, dict):
         raise UserError("holds no table of keys", node=str(path))

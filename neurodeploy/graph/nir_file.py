@@ -8,7 +8,7 @@ the file and the node.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,21 +19,10 @@ from nir.serialization import hdf2dict
 
 from neurodeploy.errors import FindingsError, UserError
 from neurodeploy.files import writing_file
+from neurodeploy.graph.hdf5 import check_objects, first_line
 from neurodeploy.graph.law import structure_findings
 
-MAX_BYTES = 2 << 30
-"""Largest sum of all arrays of a file, uncompressed."""
-
-MAX_OBJECTS = 100_000
-"""Largest number of groups and data sets of a file."""
-
-MAX_DEPTH = 16
-"""Deepest nesting of groups."""
-
 COMPAT_VERSIONS = ("1.0.4",)
-
-_STRING_BYTES = 4096
-"""What a string of variable length is counted as: HDF5 does not say it beforehand."""
 
 
 def read_nir(path: str | Path) -> nir.NIRGraph:
@@ -59,74 +48,20 @@ def read_nir(path: str | Path) -> nir.NIRGraph:
     except UserError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read as HDF5: {_first_line(error)}", node=str(path)) from error
+        raise UserError(f"cannot be read as HDF5: {first_line(error)}", node=str(path)) from error
     findings = structure_findings(graph)
     if findings:
         raise FindingsError(f"{path}: not a sound NIR graph", findings, exit_code=2)
     return graph
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
-
-
 def _check_file(path: Path, file: h5py.File) -> None:
-    total = 0
-    for count, (name, item) in enumerate(_walk(path, file)):
-        if count >= MAX_OBJECTS:
-            raise UserError("holds too many objects", node=str(path), limit=str(MAX_OBJECTS))
-        if isinstance(item, h5py.Dataset):
-            total += _dataset_bytes(path, name, item)
-            if total > MAX_BYTES:
-                raise UserError(
-                    "its arrays are too large",
-                    node=f"{path}: {name}",
-                    have=f"more than {total / (1 << 30):.3g} GiB",
-                    limit=f"{MAX_BYTES >> 30} GiB",
-                )
+    check_objects(path, file)
     for key in ("type", "nodes", "edges"):
         if f"node/{key}" not in file:
             raise UserError(f"is HDF5, but not a NIR graph: there is no node/{key}", node=str(path))
     if _text(file["node/type"]) != "NIRGraph":
         raise UserError("its root is a single node", node=str(path), have=_text(file["node/type"]), limit="NIRGraph")
-
-
-def _walk(path: Path, file: h5py.File) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
-    """Every object of a file by its name; links that leave the tree are refused."""
-    addresses = {h5py.h5o.get_info(file.id).addr}
-    waiting: list[tuple[str, h5py.Group, int]] = [("", file, 0)]
-    while waiting:
-        prefix, group, depth = waiting.pop()
-        if depth > MAX_DEPTH:
-            raise UserError("groups are nested too deeply", node=f"{path}: {prefix}", limit=str(MAX_DEPTH))
-        for key in group:
-            name = f"{prefix}/{key}" if prefix else key
-            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                raise UserError("is a link to somewhere else, which is refused", node=f"{path}: {name}")
-            item = group[key]
-            if not isinstance(item, h5py.Group | h5py.Dataset):
-                raise UserError("is neither a group nor a data set", node=f"{path}: {name}")
-            address = h5py.h5o.get_info(item.id).addr
-            if address in addresses:
-                raise UserError("is the same object as another of the file", node=f"{path}: {name}")
-            addresses.add(address)
-            yield name, item
-            if isinstance(item, h5py.Group):
-                waiting.append((name, item, depth + 1))
-
-
-def _dataset_bytes(path: Path, name: str, item: h5py.Dataset) -> int:
-    where = f"{path}: {name}"
-    if item.is_virtual or item.external:
-        raise UserError("keeps its data elsewhere, which is refused", node=where)
-    if item.shape is None:
-        raise UserError("holds no data", node=where)
-    is_text = h5py.check_string_dtype(item.dtype) is not None
-    if not is_text and (item.dtype.kind not in "iufb" or item.dtype.subdtype is not None):
-        raise UserError("holds something else than real numbers or text", node=where, have=str(item.dtype))
-    width = _STRING_BYTES if item.dtype.kind == "O" else item.dtype.itemsize
-    return width * int(np.prod(item.shape, dtype=object))
 
 
 def _text(item: Any) -> str:
@@ -160,7 +95,7 @@ def _read_node(path: Path, name: str, item: Any) -> nir.NIRNode:
             return nir.dict2NIRNode(hdf2dict(item))
     except Exception as error:
         # nir raises nine kinds of exception on bad fields, an AssertionError without a word among them
-        raise UserError(f"cannot be made a {kind}: {_first_line(error)}", node=where) from error
+        raise UserError(f"cannot be made a {kind}: {first_line(error)}", node=where) from error
 
 
 def _read_edges(path: Path, item: Any) -> list[tuple[str, str]]:

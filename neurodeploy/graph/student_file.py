@@ -168,7 +168,7 @@ def _read_metadata(path: Path, metadata: Mapping[str, str] | None) -> tuple[Stud
         )
     try:
         described = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"its metadata is not JSON: {error}", node=str(path)) from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         have = described.get("format") if isinstance(described, dict) else type(described).__name__

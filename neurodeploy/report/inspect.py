@@ -80,7 +80,7 @@ def _run(path: Path) -> dict[str, Any]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"is not JSON: {error}", node=str(path)) from error
     return values if isinstance(values, dict) else {}
 
@@ -166,7 +166,7 @@ def integer_rows(net: IntegerNetwork) -> list[dict[str, Any]]:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"is not valid TOML: {error}", node=str(path)) from error
     if "arithmetic" in values:
         from neurodeploy.hardware.profile import load_profile

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neurodeploy.errors import Finding, FindingsError, UserError
+from neurodeploy.graph.hdf5 import check_objects, first_line
 from neurodeploy.graph.spec import HostSide
 from neurodeploy.hardware.shapes import layer_shapes
 from neurodeploy.quantize.levels import fold_levels
@@ -30,10 +31,10 @@ from neurodeploy.quantize.network import (
     IntegerNetwork,
 )
 from neurodeploy.targets.lava_chain import HINTS
-from neurodeploy.targets.lava_parts import Chain, Read, plain_host, three
+from neurodeploy.targets.lava_parts import Chain, Read, Shape, plain_host, three
 
-LARGEST_DATASET = 1 << 28
-"""Elements of one dataset; the largest layer of a chip has a thousand times fewer weights."""
+LARGEST_DATASET = 1 << 26
+"""Elements of one dataset; the largest layer of a chip has hundreds of times fewer weights."""
 MOST_LAYERS = 1000
 NEURONS = ("CUBA", "LOIHI")
 LAYERS = ("input", "conv", "dense", "flatten")
@@ -88,8 +89,8 @@ def read_net_file(path: str | Path) -> NetFile:
     try:
         with h5py.File(path, "r") as file:
             return _Reader(path, file).read()
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise UserError(f"cannot be read as a netx file: {error}", node=str(path)) from error
+    except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read as a netx file: {first_line(error)}", node=str(path)) from error
 
 
 class _Reader:
@@ -102,7 +103,7 @@ class _Reader:
 
     def read(self) -> NetFile:
         """The whole file."""
-        self._refuse_strange_objects("", self.file, 0)
+        check_objects(self.path, self.file)
         layers = self.file.get("layer")
         if not isinstance(layers, h5py.Group) or not len(layers):
             self.findings.append(Finding("layer", "is missing: not a netx file"))
@@ -122,25 +123,10 @@ class _Reader:
         if self.findings:
             raise FindingsError(f"{self.path}: not a usable netx file", self.findings, exit_code=2)
 
-    def _refuse_strange_objects(self, where: str, group: h5py.Group, depth: int) -> None:
-        for key in group:
-            name = f"{where}/{key}".lstrip("/")
-            link = group.get(key, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                self.findings.append(Finding(name, "is a link", have=type(link).__name__, limit="hard objects only"))
-                continue
-            item = group[key]
-            if isinstance(item, h5py.Group):
-                if depth > 4:
-                    self.findings.append(Finding(name, "groups are nested too deeply, or in a circle"))
-                else:
-                    self._refuse_strange_objects(name, item, depth + 1)
-            elif item.is_virtual or item.external is not None:
-                self.findings.append(Finding(name, "keeps its data elsewhere"))
-            elif math.prod(item.shape or ()) > LARGEST_DATASET:
-                self.findings.append(Finding(name, "is too large", str(item.shape), f"{LARGEST_DATASET} elements"))
-
-    def _layer(self, where: str, group: h5py.Group, chain: Chain) -> None:
+    def _layer(self, where: str, group: h5py.Group | h5py.Dataset, chain: Chain) -> None:
+        if not isinstance(group, h5py.Group):
+            self.findings.append(Finding(where, "is no layer"))
+            return
         kind = self._text(where, group, "type")
         if kind == "flatten":
             chain.flattened = True
@@ -166,6 +152,10 @@ class _Reader:
         if not isinstance(item, h5py.Dataset):
             self.findings.append(Finding(f"{where}/{key}", "is missing"))
             return None
+        if item.size > LARGEST_DATASET:
+            have, limit = str(item.shape), f"{LARGEST_DATASET} elements"
+            self.findings.append(Finding(f"{where}/{key}", "is too large", have, limit))
+            return None
         values = np.asarray(item[()])
         if values.dtype.kind not in "iufb" or not np.isfinite(values).all():
             self.findings.append(Finding(f"{where}/{key}", "holds no finite numbers", have=str(values.dtype)))
@@ -186,12 +176,22 @@ class _Reader:
         flat = values.reshape(-1).tolist()
         return (int(flat[0]), int(flat[-1]))
 
+    def _shape(self, where: str, group: h5py.Group) -> Shape | None:
+        """(C, h, w) of a layer."""
+        values = self._integers(where, group, "shape")
+        if values is None:
+            return None
+        if not 1 <= values.size <= 3 or values.min() < 1 or math.prod(values.reshape(-1).tolist()) > LARGEST_DATASET:
+            self.findings.append(Finding(f"{where}/shape", "is no shape", str(values.tolist())[:80], "1 to 3 numbers"))
+            return None
+        return three(tuple(values.reshape(-1).tolist()))
+
     def _input(self, where: str, group: h5py.Group, chain: Chain) -> None:
-        shape = self._integers(where, group, "shape")
+        shape = self._shape(where, group)
         if chain.blocks or chain.input_shape:
             self.findings.append(Finding(where, "stands behind another layer", limit="the first"))
         elif shape is not None:
-            chain.input_shape = three(tuple(shape.reshape(-1).tolist()))
+            chain.input_shape = shape
         if "neuron" in group and chain.input_shape:
             neuron = self._neuron(where, group, np.zeros(chain.input_shape[0], np.int64))
             if neuron is not None and np.any(np.asarray(neuron.i_decay) != 4096):
@@ -201,13 +201,12 @@ class _Reader:
 
     def _block(self, where: str, group: h5py.Group, chain: Chain, kind: Literal["conv", "dense"]) -> None:
         weight = self._integers(where, group, "weight")
-        shape = self._integers(where, group, "shape")
-        delay = group.get("delay")
-        if isinstance(delay, h5py.Dataset) and np.any(delay[()]):
+        outputs = self._shape(where, group)
+        delay = self._integers(where, group, "delay") if "delay" in group else None
+        if delay is not None and np.any(delay):
             self.findings.append(Finding(f"{where}/delay", "delays are not part of the chain form"))
-        if weight is None or shape is None:
+        if weight is None or outputs is None:
             return
-        outputs = three(tuple(shape.reshape(-1).tolist()))
         node = self._conv(where, group, weight) if kind == "conv" else self._dense(where, weight, math.prod(outputs))
         if node is None:
             return
@@ -272,7 +271,7 @@ class _Reader:
             return None
         decays = [self._decay(where, neuron, key, len(bias)) for key in ("iDecay", "vDecay")]
         vth = self._integers(where, neuron, "vThMant")
-        if vth is None or np.unique(vth).size != 1:
+        if vth is None or vth.size == 0 or vth.min() != vth.max():
             self.findings.append(Finding(f"{where}/vThMant", "wants one threshold a layer"))
             return None
         return IntegerLif("", int(vth.reshape(-1)[0]), bias, v_decay=decays[1], i_decay=decays[0])
@@ -285,7 +284,7 @@ class _Reader:
             self.findings.append(Finding(f"{where}/{key}", "is out of range", str(values.tolist())[:80], "0..4096"))
             return 4096
         flat = values.reshape(-1)
-        return int(flat[0]) if np.unique(flat).size == 1 else flat
+        return int(flat[0]) if flat.min() == flat.max() else flat
 
     def _finish(self, chain: Chain) -> NetFile:
         if not chain.input_shape or not chain.blocks:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from neurodeploy.errors import FindingsError, UserError
-from neurodeploy.graph import nir_file
+from neurodeploy.graph import hdf5
 from neurodeploy.graph.nir_file import read_nir, write_nir
 from neurodeploy.graph.portable import Network, hinted_host
 from neurodeploy.graph.rules import ARRAYS
@@ -244,7 +244,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
 
 
 def test_too_many_objects_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nir_file, "MAX_OBJECTS", 20)
+    monkeypatch.setattr(hdf5, "MAX_OBJECTS", 20)
     with pytest.raises(UserError, match="too many objects"):
         read_nir(path)
 

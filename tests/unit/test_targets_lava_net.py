@@ -140,7 +140,7 @@ REFUSED: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "no layers": (lambda file: file.__delitem__("layer"), "not a netx file"),
     "a soft link": (_replace("layer/1/extra", h5py.SoftLink("/layer/0")), "is a link"),
     "a link to another file": (_replace("extra", h5py.ExternalLink("other.h5", "/")), "is a link"),
-    "a circle of groups": (lambda file: file["layer"].__setitem__("loop", file["layer"]), "in a circle"),
+    "a circle of groups": (lambda file: file["layer"].__setitem__("loop", file["layer"]), "same object as another"),
     "hints that are none": (_replace("neurodeploy/hints", np.bytes_("{}")), "hints are refused"),
 }
 
@@ -157,7 +157,7 @@ def test_a_huge_dataset_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = written(tmp_path)
     with h5py.File(path, "r+") as file:
         file.create_dataset("extra", shape=(1 << 40,), dtype="f4", chunks=(1 << 20,))
-    with pytest.raises(FindingsError, match="too large"):
+    with pytest.raises(UserError, match="too large"):
         read_net(path)
 
 

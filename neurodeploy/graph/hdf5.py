@@ -1,0 +1,111 @@
+"""HDF5 files of strangers: everything that can be known before any data is read.
+
+HDF5 lets a small file declare arrays of any size, keep its data in other files, and link its groups in circles. Here
+the whole tree is walked first; what its arrays would take is known, and refused, before one of them is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from neurodeploy.errors import UserError
+
+MAX_BYTES = 2 << 30
+"""Largest sum of all arrays of a file, uncompressed."""
+
+MAX_ARRAY = 1 << 29
+"""Largest array of a file, uncompressed."""
+
+MAX_OBJECTS = 100_000
+"""Largest number of groups and data sets of a file."""
+
+MAX_DEPTH = 16
+"""Deepest nesting of groups."""
+
+MAX_RATIO = 1100
+"""Bytes that one stored byte may stand for in an array of more than a MiB; deflate, the filter in use, reaches 1032."""
+
+_STRING_BYTES = 4096
+"""What a string of variable length is counted as: HDF5 does not say it beforehand."""
+
+
+def check_objects(path: Path, file: h5py.File) -> None:
+    """Refuses what no reader should touch: links, objects that stand twice, foreign types, arrays beyond the limits.
+
+    Raises:
+        UserError: With the path and the name of the first object that is refused.
+    """
+    total = 0
+    for count, (name, item) in enumerate(_walk(path, file)):
+        if count >= MAX_OBJECTS:
+            raise UserError("holds too many objects", node=str(path), limit=str(MAX_OBJECTS))
+        if isinstance(item, h5py.Dataset):
+            size = _dataset_bytes(path, name, item)
+            total += size
+            if size > MAX_ARRAY or total > MAX_BYTES:
+                raise UserError(
+                    "its arrays are too large",
+                    node=f"{path}: {name}",
+                    have=f"{size / (1 << 30):.3g} GiB here, {total / (1 << 30):.3g} GiB so far",
+                    limit=f"{MAX_ARRAY / (1 << 30):g} GiB an array, {MAX_BYTES >> 30} GiB in all",
+                )
+            _refuse_empty(path, name, item, size)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+def _walk(path: Path, file: h5py.File) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
+    """Every object of a file by its name; links that leave the tree are refused."""
+    addresses = {h5py.h5o.get_info(file.id).addr}
+    waiting: list[tuple[str, h5py.Group, int]] = [("", file, 0)]
+    while waiting:
+        prefix, group, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise UserError("groups are nested too deeply", node=f"{path}: {prefix}", limit=str(MAX_DEPTH))
+        for key in group:
+            name = f"{prefix}/{key}" if prefix else key
+            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                raise UserError("is a link to somewhere else, which is refused", node=f"{path}: {name}")
+            item = group[key]
+            if not isinstance(item, h5py.Group | h5py.Dataset):
+                raise UserError("is neither a group nor a data set", node=f"{path}: {name}")
+            address = h5py.h5o.get_info(item.id).addr
+            if address in addresses:
+                raise UserError("is the same object as another of the file", node=f"{path}: {name}")
+            addresses.add(address)
+            yield name, item
+            if isinstance(item, h5py.Group):
+                waiting.append((name, item, depth + 1))
+
+
+def _dataset_bytes(path: Path, name: str, item: h5py.Dataset) -> int:
+    where = f"{path}: {name}"
+    if item.is_virtual or item.external:
+        raise UserError("keeps its data elsewhere, which is refused", node=where)
+    if item.shape is None:
+        raise UserError("holds no data", node=where)
+    is_text = h5py.check_string_dtype(item.dtype) is not None
+    if not is_text and (item.dtype.kind not in "iufb" or item.dtype.subdtype is not None):
+        raise UserError("holds something else than real numbers or text", node=where, have=str(item.dtype))
+    width = _STRING_BYTES if item.dtype.kind == "O" else item.dtype.itemsize
+    return width * int(np.prod(item.shape, dtype=object))
+
+
+def _refuse_empty(path: Path, name: str, item: h5py.Dataset, size: int) -> None:
+    """Refuses an array that nobody wrote, or that a filter made of next to nothing."""
+    stored = int(item.id.get_storage_size())
+    if size > 1 << 20 and item.dtype.kind != "O" and size > MAX_RATIO * stored:
+        raise UserError(
+            "declares more data than it can hold",
+            node=f"{path}: {name}",
+            have=f"{size} bytes",
+            limit=f"{MAX_RATIO} x {stored} stored",
+        )

@@ -1,0 +1,118 @@
+"""What fuzzing the readers found, one test each: damaged files that once were a crash, a hang or a waste of memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from neurodeploy.distill.recipe import load_recipe
+from neurodeploy.errors import UserError
+from neurodeploy.graph.hdf5 import check_objects
+from neurodeploy.hardware.profile import load_profile
+from neurodeploy.report.inspect import inspect_path
+from neurodeploy.shipped import shipped
+from neurodeploy.targets.lava_net import read_net
+from neurodeploy.zoo import read_entry
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+
+
+def a_type_as_an_object(file: h5py.File) -> None:
+    file["layer/1/link"] = np.dtype("f4")
+
+
+def a_layer_that_is_data(file: h5py.File) -> None:
+    del file["layer/1"]
+    file["layer/1"] = np.zeros(3)
+
+
+def a_shape_without_numbers(file: h5py.File) -> None:
+    del file["layer/1/shape"]
+    file["layer/1/shape"] = np.zeros(0, np.int64)
+
+
+def a_shape_of_four(file: h5py.File) -> None:
+    del file["layer/0/shape"]
+    file["layer/0/shape"] = np.array([1, 5, 6, 2])
+
+
+def a_threshold_a_neuron(file: h5py.File) -> None:
+    """One threshold for each of 2**24 neurons, none of them stored."""
+    del file["layer/1/neuron/vThMant"]
+    file.create_dataset("layer/1/neuron/vThMant", shape=(1 << 20, 16), dtype="f4", chunks=(1024, 16))
+
+
+def weights_that_nobody_wrote(file: h5py.File) -> None:
+    del file["layer/1/weight"]
+    file.create_dataset("layer/1/weight", shape=(1 << 20, 16), dtype="f4", chunks=(1024, 16))
+
+
+def a_delay_of_nowhere(file: h5py.File) -> None:
+    file.create_group("layer/1/delay")
+
+
+NETX: dict[Callable[[h5py.File], None], str] = {
+    a_type_as_an_object: "neither a group nor a data set",
+    a_layer_that_is_data: "layer/1: is no layer",
+    a_shape_without_numbers: "layer/1/shape: is no shape",
+    a_shape_of_four: "layer/0/shape: is no shape",
+    a_threshold_a_neuron: "vThMant: declares more data than it can hold",
+    weights_that_nobody_wrote: "weight: declares more data than it can hold",
+    a_delay_of_nowhere: "layer/1/delay: is missing",
+}
+
+
+@pytest.mark.parametrize("damage", NETX, ids=lambda damage: damage.__name__)
+def test_a_damaged_netx_file_is_refused_at_once(tmp_path: Path, damage: Callable[[h5py.File], None]) -> None:
+    path = tmp_path / "network.net"
+    shutil.copy(GOLDEN / "lava" / "network.net", path)
+    with h5py.File(path, "r+") as file:
+        damage(file)
+    started = time.process_time()
+    with pytest.raises(UserError) as caught:
+        read_net(path)
+    assert time.process_time() - started < 2
+    assert NETX[damage] in str(caught.value) and "network.net" in str(caught.value)
+
+
+def test_arrays_that_compress_well_are_no_bombs(tmp_path: Path) -> None:
+    """A layer of equal thresholds is what NIR files hold: gzip makes very little of it."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("tau", data=np.full((64, 256, 256), 1e-4, np.float32), compression="gzip")
+        check_objects(tmp_path / "a.h5", file)
+
+
+DEEP = "a = " + "[" * 5000
+LONG = "a = " + "9" * 5000
+
+
+@pytest.mark.parametrize("text", [DEEP, LONG], ids=["deep", "long"])
+@pytest.mark.parametrize("read", [load_recipe, load_profile, inspect_path, read_entry])
+def test_toml_that_python_chokes_on_is_refused(tmp_path: Path, read: Callable[[Path], object], text: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"x\.toml"):
+        read(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100000, "9" * 5000], ids=["deep", "long"])
+def test_json_that_python_chokes_on_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "recipe.json").write_text('{"name": ' + text + "}" if text[0] == "9" else text)
+    with pytest.raises(UserError, match=r"recipe\.json"):
+        load_recipe(tmp_path / "recipe.json")
+    with pytest.raises(UserError, match=r"recipe\.json"):
+        inspect_path(tmp_path)
+
+
+def test_a_golden_bundle_and_the_shipped_recipes_are_sound() -> None:
+    """The files that fuzzing starts from are read: what is refused is the damage."""
+    assert inspect_path(GOLDEN / "lava")["kind"] == "bundle"
+    for path in shipped("models").glob("*/recipe.toml"):
+        assert json.loads(load_recipe(path).to_json())
