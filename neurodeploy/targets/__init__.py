@@ -23,6 +23,7 @@ TARGETS: dict[str, str] = {
     "lava": "neurodeploy.targets.lava",
     "loihi2": "neurodeploy.targets.loihi2",
     "nir": "neurodeploy.targets.nir",
+    "onnx": "neurodeploy.targets.onnx",
 }
 
 

@@ -79,11 +79,13 @@ class Written:
         files: Names relative to the folder.
         timing: How the network runs in time on the target, where that differs from zero delay (keys of the manifest).
         not_written: Files that this network did not allow.
+        float_form: Whether a file holds the float interpretation of the network, so that the proof has to as well.
     """
 
     files: tuple[str, ...]
     timing: Mapping[str, Any] | None = None
     not_written: tuple[NotWritten, ...] = ()
+    float_form: bool = False
 
 
 class Target(Protocol):

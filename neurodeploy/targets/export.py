@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,9 @@ def compare_files(bundle: Bundle, job: Job) -> None:
 
 
 def _float_run(job: Job, result: IntegerRun, written: Written) -> FloatRun | None:
-    """The float interpretation, where the bundle has a NIR graph that gives other spikes than the integers."""
-    if equality(job.network).integers_equal_float or NIR_FILE not in written.files:
+    """The float interpretation, where a file of the bundle holds it and it gives other spikes than the integers."""
+    holds = written.float_form or NIR_FILE in written.files
+    if equality(job.network).integers_equal_float or not holds:
         return None
     return float_run(grid_network(job.network, job.size), result.codes)
 
@@ -117,4 +119,4 @@ def _with_script(target: Target, job: Job, folder: Path) -> Written:
     if target.template is None:
         return written
     write_script(target.template, folder, written.files)
-    return Written((*written.files, SCRIPT), written.timing, written.not_written)
+    return replace(written, files=(*written.files, SCRIPT))

@@ -29,6 +29,8 @@ from neurodeploy.targets.floats import float_run
 from neurodeploy.targets.lava import NETWORK as NET_FILE
 from neurodeploy.targets.lava_run import lava_version, minutes_in_lava, run_lava
 from neurodeploy.targets.nir import NETWORK as NIR_FILE
+from neurodeploy.targets.onnx import NETWORK as ONNX_FILE
+from neurodeploy.targets.onnx_run import OnnxRun
 from neurodeploy.targets.proof import Spikes, integer_run
 
 Outputs = NDArray[np.floating[Any]]
@@ -207,7 +209,15 @@ def _lava(bundle: Bundle) -> list[ReaderRun]:
     return [ReaderRun(NET_FILE, run.spikes, run.output, integers=True) for run in runs]
 
 
+def _onnxruntime(bundle: Bundle) -> list[ReaderRun]:
+    if not any(entry.path == ONNX_FILE for entry in bundle.manifest.files):
+        raise Refused(f"the bundle has no {ONNX_FILE}")
+    run = OnnxRun(bundle)
+    return [ReaderRun(ONNX_FILE, run.spikes, run.output, integers=run.integers, restored=run.restored)]
+
+
 INSTALL = "pip install 'neurodeploy[interop]'"
+INSTALL_ONNX = "pip install 'neurodeploy[onnx]'"
 INSTALL_LAVA = "neurodeploy doctor --install-lava (an environment of its own: Lava needs Python 3.10)"
 
 READERS: dict[str, Reader] = {
@@ -216,6 +226,7 @@ READERS: dict[str, Reader] = {
     "norse": Reader(installed("norse"), _foreign(_norse), INSTALL),
     "snntorch": Reader(installed("snntorch"), _foreign(_snntorch), INSTALL),
     "spikingjelly": Reader(installed("spikingjelly"), _foreign(_spikingjelly), INSTALL),
+    "onnxruntime": Reader(installed("onnxruntime"), _foreign(_onnxruntime), INSTALL_ONNX),
     "lava": Reader(lava_version, _lava, INSTALL_LAVA, minutes_in_lava),
 }
 """Every reader by name, in the order in which they run."""
