@@ -17,6 +17,7 @@ import torch
 from neurodeploy import __version__
 from neurodeploy.distill.data import centre_crop, clean_of, open_images, prefetch
 from neurodeploy.distill.log import RunLog
+from neurodeploy.distill.memory import keep_freed_memory
 from neurodeploy.distill.recipe import AnnSpec, Pairs, Recipe, load_recipe, settled
 from neurodeploy.distill.result import Progress, RunResult
 from neurodeploy.distill.trainer import Plan, Trainer
@@ -79,6 +80,7 @@ def distill(
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     chosen = settled(chosen, max_minutes=max_minutes, precision=precision, seed=seed)
+    keep_freed_memory()
     return _Run(chosen, Path(out), _device(device), on_progress).go(resume=resume, force=force)
 
 

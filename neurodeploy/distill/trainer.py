@@ -23,6 +23,9 @@ GRID_LR_SHARE = 0.2
 """Peak learning rate of the stage on the integer grid, as a share of the float stage's."""
 
 
+FUSED_DEVICES = ("cpu", "cuda")
+"""Where torch has AdamW in one pass."""
+
 ANN_FAMILIES: dict[str, type[FFDNet] | type[DnCNN]] = {"ffdnet": FFDNet, "dncnn": DnCNN}
 
 
@@ -98,7 +101,7 @@ class Trainer:
             for parameter in module.parameters():
                 (decayed if parameter.ndim > 1 else free).append(parameter)
         groups = [{"params": decayed, "weight_decay": self.train.weight_decay}, {"params": free, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=self.train.lr, betas=(0.9, 0.99))
+        return torch.optim.AdamW(groups, lr=self.train.lr, betas=(0.9, 0.99), fused=self.device.type in FUSED_DEVICES)
 
     # one step
 
@@ -180,10 +183,11 @@ class Trainer:
     def _average(self) -> None:
         """Moving average with a warm-up: decay = min(ema, (1 + n) / (10 + n)) after n steps."""
         decay = min(self.train.ema, (1 + self.step) / (10 + self.step))
-        for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            kept.lerp_(new, 1 - decay)
+        kept, new = ([*map(torch.Tensor.detach, model.parameters())] for model in (self.average, self.model))
+        torch._foreach_lerp_(kept, new, 1 - decay)
         for held, now in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            held.copy_(now)
+            # running statistics belong to the averaged weights, so they are averaged too; steps stay as they are
+            held.lerp_(now, 1 - decay) if now.is_floating_point() else held.copy_(now)
 
     def to_grid(self) -> None:
         """Goes on from the averaged weights on the integer grid, with a fresh optimiser."""

@@ -21,7 +21,7 @@ from neurodeploy.errors import InternalError, UserError
 from neurodeploy.graph.passes import fold_batch_norm
 from neurodeploy.graph.spec import StudentSpec, population_shifts, threshold_offset
 from neurodeploy.graph.student_file import StudentFile
-from neurodeploy.networks.neurons import SURROGATES, levels, levels_on_grid, lif, norse_lif
+from neurodeploy.networks.neurons import SURROGATES, Fired, levels, levels_on_grid, lif, norse_lif
 
 WEIGHT_MIN, WEIGHT_MAX = -128, 127
 BIAS_LIMIT = 4095
@@ -154,16 +154,15 @@ class SpikingStudent(nn.Module):
                 for source, target in spec.edges:
                     if target == layer:
                         current = self._match_time(currents[source], current) + current
-            spikes = self._fire(layer, current, batch)
+            spikes, mean = self._fire(layer, current, batch)
             name = f"lif{layer}"
             if wanted.get(name) == "membrane":
                 found[name] = _by_time(current, batch).mean(0)
             elif wanted.get(name) == "spikes":
                 found[name] = _by_time(spikes, batch).mean(0) / spec.levels
-            self.rates.append(spikes.mean() / spec.levels)
+            self.rates.append(mean / spec.levels)
             signal = spikes
-        mean = _by_time(signal, batch).mean(0) if steps > 1 else signal
-        out = self._current(spec.depth, mean)
+        out = self._current(spec.depth, _by_time(signal, batch).mean(0) if steps > 1 else signal)
         out = F.pixel_shuffle(out, spec.unshuffle) if spec.unshuffle > 1 else out
         out = out[..., :height, :width].float()
         return (x - out if spec.residual else out), found
@@ -183,7 +182,7 @@ class SpikingStudent(nn.Module):
         normed: Tensor = self.norms[layer](out)
         return normed
 
-    def _fire(self, layer: int, current: Tensor, batch: int) -> Tensor:
+    def _fire(self, layer: int, current: Tensor, batch: int) -> Fired:
         spec, delta = self.spec, self.delta(layer)
         on_grid = bool(self.on_grid)
         if spec.steps == 1:
@@ -195,15 +194,15 @@ class SpikingStudent(nn.Module):
             if spec.levels > 1:
                 return levels(current, delta, spec.levels)
         by_time = _by_time(current, batch)
-        if by_time.shape[0] != spec.steps:
-            by_time = by_time.expand(spec.steps, *by_time.shape[1:])
         theta = delta / 2
         if on_grid:
             first, _ = self._threshold_integers(layer)
             theta = theta + ((first + threshold_offset(spec.decay)) * self._unit(layer) - theta).detach()
         if self.dynamics == "norse":
-            return norse_lif(by_time, theta, spec.decay).flatten(0, 1)
-        return lif(by_time, theta, spec.decay, self.surrogate).flatten(0, 1)
+            spikes = norse_lif(by_time.expand(spec.steps, *by_time.shape[1:]), theta, spec.decay).flatten(0, 1)
+            return Fired(spikes, spikes.mean())
+        spikes, mean = lif(by_time, theta, spec.decay, self.surrogate, spec.steps)
+        return Fired(spikes.flatten(0, 1), mean)
 
     # the integer grid
 

@@ -1,4 +1,4 @@
-"""Compiling the kernel with the system's C compiler.
+"""Compiling the kernel, and other C code of the program, with the system's C compiler.
 
 The build hook loads this file alone, before anything is installed: it uses the standard library only.
 """
@@ -31,12 +31,13 @@ def compilers() -> list[list[str]]:
     return [command for command in names if command and shutil.which(command[0])]
 
 
-def compile_kernel(target: Path, *, flags: Sequence[str] = ()) -> str | None:
+def compile_kernel(target: Path, *, flags: Sequence[str] = (), source: Path = SOURCE) -> str | None:
     """Compiles the kernel, with threads (OpenMP) where the compiler has them.
 
     Args:
         target: The shared library to write; it appears there whole or not at all.
         flags: Further flags.
+        source: Another C file to compile instead.
 
     Returns:
         None, or in a few words why there is no kernel.
@@ -49,7 +50,7 @@ def compile_kernel(target: Path, *, flags: Sequence[str] = ()) -> str | None:
         made = Path(folder) / LIBRARY
         for compiler in found:
             for threads in (("-fopenmp",), ()):
-                failed = _attempt([*compiler, *FLAGS, *threads, *flags, str(SOURCE), "-o", str(made)])
+                failed = _attempt([*compiler, *FLAGS, *threads, *flags, str(source), "-o", str(made)])
                 if failed is None and made.is_file():
                     made.replace(target)
                     return None
