@@ -5,10 +5,14 @@ It lies in ``$NEURODEPLOY_LAVA``, or in ``neurodeploy/lava`` under the user's da
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Callable, Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from neurodeploy.errors import UserError
@@ -84,3 +88,60 @@ def _run(command: list[str]) -> None:
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines()
         raise UserError(f"failed: {lines[-1] if lines else 'without a word'}", node=" ".join(command[:4]))
+
+
+GRACE_S = 2.0
+"""How long the processes of Lava have to clean up behind them once they are told to end."""
+
+
+def drive(command: Sequence[str], folder: Path, limit_s: float, files: Sequence[Path]) -> None:
+    """Runs Lava in a process group of its own, none of whose processes outlives the call.
+
+    Args:
+        command: The interpreter that has Lava, and what it is to run.
+        folder: Where it runs.
+        limit_s: Seconds after which it is taken to hang, and the group is ended.
+        files: What it has to leave behind.
+
+    Raises:
+        UserError: It fails, hangs, or leaves a file out. Its log is kept and named.
+    """
+    log = folder / "lava.log"
+    try:
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+            try:
+                code = process.wait(limit_s)
+            finally:
+                _end(process)
+    except subprocess.TimeoutExpired as error:
+        raise _failure(log, f"Lava gives no answer within {limit_s:.0f} s and was ended") from error
+    except OSError as error:
+        raise UserError(f"Lava cannot be started: {error.strerror or error}", node=command[0]) from error
+    if code != 0 or not all(file.is_file() for file in files):
+        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        said = lines[-1].strip() if lines else "without a word"
+        raise _failure(log, f"Lava fails: {said}" if code >= 0 else f"Lava died of signal {-code}: {said}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends every process of the group: first asked, so that shared memory is given back, then killed."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        until = time.monotonic() + GRACE_S
+        while time.monotonic() < until:
+            process.poll()
+            os.killpg(process.pid, 0)
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _failure(log: Path, what: str) -> UserError:
+    """The error, with the log put where it stays."""
+    handle, kept = tempfile.mkstemp(prefix="neurodeploy-lava-", suffix=".log")
+    os.close(handle)
+    shutil.copyfile(log, kept)
+    return UserError(what, node=f"log: {kept}")

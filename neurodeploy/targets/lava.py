@@ -1,15 +1,17 @@
-"""Target ``lava``: a netx file for Lava's CPU models of Loihi 2, and how to run it.
+"""Target ``lava``: a network for Lava's CPU models of Loihi 2, in one of two forms, and how to run it.
 
-Lava delays every convolution or dense layer by a step and integrates biases while the pipeline fills. The zero-delay
-network comes out all the same when every block is reset at the first step of its own window: ``reset_interval = T``,
-``reset_offset = 1``. The output is the membrane of a last block that never spikes.
+A chain is written as ``network.net``, which netx of lava-dl reads; any other graph of spiking layers as a Python
+program on lava-nc processes. Either way every connection takes a step, and biases integrate while the pipeline fills.
+The zero-delay network comes out all the same when ways of unequal length are balanced
+(:mod:`neurodeploy.targets.lava_plan`) and every layer is reset at the first step of its own window. The output is the
+membrane of a last layer that never spikes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from neurodeploy.errors import Finding, InternalError
 from neurodeploy.quantize.network import (
@@ -22,21 +24,25 @@ from neurodeploy.quantize.network import (
     IntegerNode,
     IntegerReadout,
 )
-from neurodeploy.targets.base import Job, Written
+from neurodeploy.targets.base import Job, NotWritten, Written
 from neurodeploy.targets.lava_chain import (
-    blocks,
     chain_findings,
+    netx_findings,
+    process_findings,
     readout_findings,
-    weight_findings,
 )
 from neurodeploy.targets.lava_net import read_net
+from neurodeploy.targets.lava_plan import graph_findings, plan
+from neurodeploy.targets.lava_program import FILES as PROGRAM_FILES
+from neurodeploy.targets.lava_program import NETWORK as NETWORK_JSON
+from neurodeploy.targets.lava_program import PROGRAM, read_program, write_program
 from neurodeploy.targets.lava_write import write_net
 from neurodeploy.targets.manifest import Manifest
 from neurodeploy.targets.registers import neuron_findings
 
 name = "lava"
-summary = "network.net, the HDF5 file that netx of lava-dl reads (chains only), with a script that runs it in Lava"
-option_values: Mapping[str, tuple[str, ...]] = {}
+summary = "Lava's CPU models of Loihi 2: network.net for netx (chains), a lava-nc program (graphs), and a script"
+option_values: Mapping[str, tuple[str, ...]] = {"form": ("auto", "netx", "program")}
 profile: str | None = "loihi2"
 template = "lava/run.py.j2"
 
@@ -44,16 +50,18 @@ NETWORK = "network.net"
 MESSAGE_BITS = 16
 """Bits of the signed graded input. With 0, Lava would turn the codes into yes and no."""
 
+Form = Literal["netx", "program"]
+
 
 def supports(node: IntegerNode) -> Finding | None:
-    """Why a netx file cannot hold this node; None if it can."""
+    """Why Lava's processes cannot hold this node; None if they can."""
     return next(iter(node_findings(node)), None)
 
 
 def node_findings(node: IntegerNode) -> list[Finding]:
-    """Everything about this node that the file or the chip's registers cannot hold."""
+    """Everything about this node that the processes or the chip's registers cannot hold."""
     if isinstance(node, IntegerConv | IntegerDense):
-        return weight_findings(node)
+        return process_findings(node)
     if isinstance(node, IntegerLif | IntegerReadout):
         return neuron_findings(node)
     if isinstance(node, IntegerInput | IntegerFlatten):
@@ -62,10 +70,9 @@ def node_findings(node: IntegerNode) -> list[Finding]:
 
 
 def check(job: Job) -> list[Finding]:
-    """Everything that keeps a network out of a netx file."""
+    """Everything that keeps a network out of the form that was asked for, or out of both."""
     findings = [finding for node in job.expanded.nodes.values() for finding in node_findings(node)]
-    structure = chain_findings(job.expanded)
-    findings += structure or readout_findings(job.expanded)
+    findings += form_findings(job.expanded, form(job))
     most = (1 << (MESSAGE_BITS - 1)) - 1
     host = job.network.host
     if not -most - 1 <= host.input_min <= host.input_max <= most:
@@ -74,37 +81,69 @@ def check(job: Job) -> list[Finding]:
     return findings
 
 
+def form(job: Job) -> Form:
+    """The form that was asked for; by itself netx wherever it holds the network."""
+    asked = job.options.get("form", "auto")
+    if asked == "auto":
+        return "program" if form_findings(job.expanded, "netx") else "netx"
+    return "netx" if asked == "netx" else "program"
+
+
+def form_findings(net: IntegerNetwork, wanted: Form) -> list[Finding]:
+    """Everything that keeps an expanded network out of one form, beside what no form can hold."""
+    if wanted == "program":
+        return graph_findings(net) or readout_findings(net)
+    findings = chain_findings(net)
+    findings += [
+        found for node in net.nodes.values() if isinstance(node, IntegerDense) for found in netx_findings(node)
+    ]
+    return findings or readout_findings(net)
+
+
 def write(job: Job, folder: Path) -> Written:
-    """Writes ``network.net``."""
-    write_net(folder / NETWORK, job.expanded, job.shapes)
-    return Written(files=(NETWORK,), timing=timing(job.expanded))
+    """Writes ``network.net``, or the program and its data."""
+    if form(job) == "netx":
+        write_net(folder / NETWORK, job.expanded, job.shapes)
+        return Written(files=(NETWORK,), timing=timing(job.expanded))
+    write_program(folder, job.expanded, job.shapes, job.size, MESSAGE_BITS)
+    reasons = tuple(str(finding) for finding in form_findings(job.expanded, "netx"))
+    left_out = (NotWritten(NETWORK, reasons),) if reasons else ()
+    return Written(files=PROGRAM_FILES, timing=timing(job.expanded), not_written=left_out)
 
 
 def read(folder: Path, manifest: Manifest) -> Mapping[str, IntegerNetwork]:
-    """The network that ``network.net`` holds; its own hints say what the manifest says."""
-    return {NETWORK: read_net(folder / NETWORK)}
+    """The network that the files hold; their own hints say what the manifest says."""
+    listed = {entry.path for entry in manifest.files}
+    found: dict[str, IntegerNetwork] = {}
+    if NETWORK in listed:
+        found[NETWORK] = read_net(folder / NETWORK)
+    if PROGRAM in listed:
+        found[NETWORK_JSON] = read_program(folder)
+    return found
 
 
 def timing(net: IntegerNetwork) -> dict[str, Any]:
-    """How the chain runs in Lava; the keys of the manifest's ``timing``. Steps count from 1.
+    """How an expanded network runs in Lava; the keys of the manifest's ``timing``. Steps count from 1.
 
-    Block k (from 0) works on image m (from 0) in the steps ``m * T + k + 2 .. m * T + k + 1 + T`` when image m is sent
-    in the steps ``m * T + 1 .. m * T + T``.
+    A layer of depth d (hops from the input) works on image m (from 0) in the steps ``m * T + d + 1 .. m * T + d + T``
+    when image m is sent in the steps ``m * T + 1 .. m * T + T``.
     """
-    chain = blocks(net)
+    planned = plan(net)
     steps = net.host.steps
+    windows = [
+        {"layer": stage.neuron.name, "first": stage.depth + 1, "last": stage.depth + steps} for stage in planned.stages
+    ]
+    last = planned.hops
     return {
         "hop_delay_steps": 1,
-        "hops": len(chain),
-        "steps_for_images": f"{steps} * M + {len(chain)}",
+        "hops": last,
+        "steps_for_images": f"{steps} * M + {last}",
         "reset_interval": steps,
         "reset_offset": 1,
         "input_message_bits": MESSAGE_BITS,
-        "windows": [
-            {"layer": block.neuron.name, "first": k + 2, "last": k + 1 + steps} for k, block in enumerate(chain)
-        ],
+        "windows": windows,
         "readout": (
-            f"membrane v of the last block after step {steps} * m + {len(chain) + steps} (image m from 0, steps from "
+            f"membrane v of the last block after step {steps} * m + {last + steps} (image m from 0, steps from "
             "1): the sum over the time steps of current plus bias"
         ),
         "readout_shift": 6,

@@ -19,6 +19,7 @@ from neurodeploy.quantize.network import (
     IntegerNode,
     IntegerReadout,
 )
+from neurodeploy.targets.lava_plan import spiking_sources
 from neurodeploy.targets.registers import VTH_MAX, range_findings
 
 HINTS = "neurodeploy/hints"
@@ -89,7 +90,7 @@ def _junctions(net: IntegerNetwork, name: str) -> list[Finding]:
                 "sums several edges; a netx file has no field that names a source layer",
                 have=", ".join(sources),
                 limit="one edge",
-                instead="target nir, or train the model without edges",
+                instead="the form 'program' of target lava",
             )
         )
     elif not sources and not isinstance(node, IntegerInput):
@@ -139,24 +140,31 @@ def _sequence_findings(nodes: list[IntegerNode]) -> list[Finding]:
 
 
 def weight_findings(node: IntegerConv | IntegerDense) -> list[Finding]:
-    """Weights that Lava would take without a word and compute something else with, or that the chip cannot hold."""
-    findings = range_findings(node)
-    if isinstance(node, IntegerConv):
-        return [*findings, *_conv_findings(node)]
+    """Weights that netx and Lava would take without a word and compute something else with, or the chip cannot hold."""
+    return [*process_findings(node), *(netx_findings(node) if isinstance(node, IntegerDense) else [])]
+
+
+def process_findings(node: IntegerConv | IntegerDense) -> list[Finding]:
+    """The same for the processes of lava-nc alone."""
+    return [*range_findings(node), *(_conv_findings(node) if isinstance(node, IntegerConv) else [])]
+
+
+def netx_findings(node: IntegerDense) -> list[Finding]:
+    """Dense layers that netx, which scales matrices to fill 8 bits, brings out of range."""
     low, high = int(node.weight.min(initial=0)), int(node.weight.max(initial=0))
     if not np.any(node.weight):
-        findings.append(Finding(node.name, "all weights are zero, which netx cannot load", instead="drop the layer"))
-    elif high <= 0 and -low & (-low - 1) == 0:
+        return [Finding(node.name, "all weights are zero, which netx cannot load", instead="drop the layer")]
+    if high <= 0 and -low & (-low - 1) == 0:
         # netx shifts such a matrix up until its smallest weight is -256, which Lava does not hold in that mode.
-        findings.append(
+        return [
             Finding(
                 node.name,
                 "no weight is positive and the smallest is minus a power of two: netx scales it out of Lava's range",
                 have=f"{low}..{int(node.weight.max())}",
                 instead="give one weight another value",
             )
-        )
-    return findings
+        ]
+    return []
 
 
 def _conv_findings(node: IntegerConv) -> list[Finding]:
@@ -176,19 +184,22 @@ def readout_findings(net: IntegerNetwork) -> list[Finding]:
     current must stay within the 17 bits that its register holds above the shift.
     """
     readout = net.readout
-    (source,) = net.sources(readout.name)
-    node = net.nodes[source]
-    if not isinstance(node, IntegerConv | IntegerDense):
-        return []
-    (before,) = net.sources(source)
-    direct = isinstance(net.nodes[before], IntegerInput)
-    low, high = (net.host.input_min, net.host.input_max) if direct else (0, 1)
-    flat = node.weight.reshape(len(node.weight), -1)
-    up, down = np.maximum(flat, 0).sum(axis=1), np.minimum(flat, 0).sum(axis=1)
-    most, least = up * high + down * low, up * low + down * high
     steps = net.host.steps
+    most, least = np.zeros_like(readout.bias), np.zeros_like(readout.bias)
+    for source in net.sources(readout.name):
+        node = net.nodes[source]
+        if not isinstance(node, IntegerConv | IntegerDense):
+            return []
+        flat = node.weight.reshape(len(node.weight), -1)
+        up, down = np.maximum(flat, 0).sum(axis=1), np.minimum(flat, 0).sum(axis=1)
+        for before in spiking_sources(net, source):
+            direct = isinstance(net.nodes[before], IntegerInput)
+            low, high = (net.host.input_min, net.host.input_max) if direct else (0, 1)
+            most += up * high + down * low
+            least += up * low + down * high
     top = max(int(most.max()), steps * int((most + readout.bias).max()), 0)
     bottom = min(int(least.min()), steps * int((least + readout.bias).min()), 0)
+    sources = ", ".join(net.sources(readout.name))
     if top <= READOUT_VTH and bottom >= -READOUT_VTH:
         return []
     return [
@@ -197,6 +208,6 @@ def readout_findings(net: IntegerNetwork) -> list[Finding]:
             "the membrane that carries the output could leave its range and spike or saturate",
             have=f"{bottom}..{top}",
             limit=f"{-READOUT_VTH}..{READOUT_VTH}",
-            instead=f"a larger weight step in {source}, fewer levels, or fewer time steps",
+            instead=f"a larger weight step in {sources}, fewer levels, or fewer time steps",
         )
     ]

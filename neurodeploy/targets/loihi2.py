@@ -1,7 +1,8 @@
 """Target ``loihi2``: the files that carry a network in Loihi 2's integers, and an estimate of what it takes there.
 
-The bundle holds ``network.nir`` and, where the network is a chain, ``network.net``. A file that the network does not
-allow is left out, and the manifest says why; a network that allows neither is refused.
+The bundle holds ``network.nir`` and what target ``lava`` writes: ``network.net`` for a chain, a program on lava-nc
+processes for any other graph. A file that the network does not allow is left out, and the manifest says why; a network
+that allows neither is refused.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from neurodeploy.targets.base import Job, NotWritten, Written
 from neurodeploy.targets.manifest import Manifest
 
 name = "loihi2"
-summary = "network.nir and, for chains, network.net, with an estimate of cores and chips and what does not fit"
-option_values: Mapping[str, tuple[str, ...]] = nir.option_values
+summary = "network.nir and the files of target lava, with an estimate of cores and chips and what does not fit"
+option_values: Mapping[str, tuple[str, ...]] = {**nir.option_values, **lava.option_values}
 profile: str | None = "loihi2"
 template = "loihi2/run.py.j2"
 
-_FILES = {nir.NETWORK: nir, lava.NETWORK: lava}
+_PARTS = ((nir.NETWORK, nir), (lava.NETWORK, lava))
+"""The targets whose files the bundle holds, each with the file that is named where it is left out."""
 
 
 def supports(node: IntegerNode) -> Finding | None:
@@ -32,36 +34,36 @@ def supports(node: IntegerNode) -> Finding | None:
 def check(job: Job) -> list[Finding]:
     """What the chip's registers cannot hold, and, where no file can be written, why each of them cannot."""
     findings = [found for node in job.expanded.nodes.values() for found in lava.node_findings(node)]
-    reasons = {file: target.check(job) for file, target in _FILES.items()}
-    if all(_errors(found) for found in reasons.values()):
+    reasons = [target.check(job) for _, target in _PARTS]
+    if all(_errors(found) for found in reasons):
         known = set(findings)
-        findings += [finding for found in reasons.values() for finding in found if finding not in known]
+        findings += [finding for found in reasons for finding in found if finding not in known]
     return findings
 
 
 def write(job: Job, folder: Path) -> Written:
     """Writes every file that the network allows."""
     files: list[str] = []
-    left_out = []
+    left_out: list[NotWritten] = []
     timing = None
-    for file, target in _FILES.items():
+    for file, target in _PARTS:
         reasons = _errors(target.check(job))
         if reasons:
             left_out.append(NotWritten(file, tuple(str(finding) for finding in reasons)))
             continue
         written = target.write(job, folder)
         files += written.files
+        left_out += written.not_written
         timing = written.timing or timing
     return Written(files=tuple(files), timing=timing, not_written=tuple(left_out))
 
 
 def read(folder: Path, manifest: Manifest) -> Mapping[str, IntegerNetwork]:
     """The network of every file that is there."""
-    listed = {entry.path for entry in manifest.files}
     found: dict[str, IntegerNetwork] = {}
-    for file, target in _FILES.items():
-        if file in listed:
-            found.update(target.read(folder, manifest))
+    if any(entry.path == nir.NETWORK for entry in manifest.files):
+        found.update(nir.read(folder, manifest))
+    found.update(lava.read(folder, manifest))
     return found
 
 

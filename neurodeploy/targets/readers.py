@@ -10,7 +10,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from neurodeploy.graph.spec import DT
 from neurodeploy.targets.bundle import Bundle
 from neurodeploy.targets.floats import float_run
 from neurodeploy.targets.lava import NETWORK as NET_FILE
-from neurodeploy.targets.lava_run import lava_version, minutes_in_lava, run_lava
+from neurodeploy.targets.lava_program import PROGRAM
+from neurodeploy.targets.lava_run import IMAGES, check_program, lava_version, minutes_in_lava, run_lava
 from neurodeploy.targets.nir import NETWORK as NIR_FILE
 from neurodeploy.targets.onnx import NETWORK as ONNX_FILE
 from neurodeploy.targets.onnx_run import OnnxRun
@@ -50,6 +51,8 @@ class ReaderRun:
         output: (C, h, w), the mean over the time steps in units of the NIR graph, or the integer sum over the steps.
         integers: Which of the two ``output`` is, and what it is compared with.
         restored: (C, H, W), the restored image; only where the reader decodes it.
+        states: ``u`` and ``v`` -> layer -> (T, C, h, w), the chip's registers after every step; only where the reader
+            has them. They are compared with those of the reference.
         note: What the reader is known to do otherwise than the graph says.
     """
 
@@ -58,6 +61,7 @@ class ReaderRun:
     output: Outputs | NDArray[np.int64]
     integers: bool = False
     restored: NDArray[np.float64] | None = None
+    states: Mapping[str, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict)
     note: str = ""
 
 
@@ -199,14 +203,30 @@ def _foreign(run: Callable[[Bundle], list[ReaderRun]]) -> Callable[[Bundle], lis
 
 
 def _lava(bundle: Bundle) -> list[ReaderRun]:
-    """Lava's CPU models, three runs back to back."""
-    if not any(entry.path == NET_FILE for entry in bundle.manifest.files):
-        raise Refused(f"the bundle has no {NET_FILE}")
+    """Lava's CPU models, three runs back to back, in the form that the bundle has."""
+    listed = {entry.path for entry in bundle.manifest.files}
+    file = next((name for name in (NET_FILE, PROGRAM) if name in listed), None)
+    if file is None:
+        raise Refused(f"the bundle has neither {NET_FILE} nor {PROGRAM}")
     python = lava_env.python()
     if python is None:
         raise Refused(f"not installed: {INSTALL_LAVA}")
-    runs = run_lava(bundle, python)
-    return [ReaderRun(NET_FILE, run.spikes, run.output, integers=True) for run in runs]
+    if file == PROGRAM:
+        try:
+            check_program(bundle)
+        except UserError as error:
+            raise Refused(str(error)) from error
+    found = run_lava(bundle, python)
+    return [
+        ReaderRun(
+            file,
+            {layer: seen[image] for layer, seen in found.spikes.items()},
+            found.output[image],
+            integers=True,
+            states={name: {layer: seen[image] for layer, seen in getattr(found, name).items()} for name in ("u", "v")},
+        )
+        for image in range(IMAGES)
+    ]
 
 
 def _onnxruntime(bundle: Bundle) -> list[ReaderRun]:

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import UserError
+from neurodeploy.quantize.levels import expand_levels
+from neurodeploy.simulate import reference
+from neurodeploy.simulate.observe import Trace
 from neurodeploy.targets.bundle import Bundle, read_bundle
-from neurodeploy.targets.proof import Spikes
 from neurodeploy.targets.readers import READERS, Reader, ReaderRun, Refused
 
 SCHEMA_VERSION = 1
@@ -34,7 +36,7 @@ def verify(path: str | Path, against: Sequence[str] | None = None) -> dict[str, 
     Returns:
         ``schema_version``, ``bundle``, ``target``, ``ok`` and ``readers``: for each ``name``, ``version``, ``equal``
         (None where it was skipped), ``steps``, ``neurons`` (compared a step), ``first_difference`` (None, or ``file,
-        layer, step, neuron, have, want``), ``skipped_reason`` and ``note``.
+        layer, step, neuron, have, want``), ``skipped_reason``, ``note`` and ``compared`` (which kinds of values).
 
     Raises:
         UserError: The bundle is not whole, or a reader that was asked for is unknown, not installed, or cannot run it.
@@ -73,6 +75,7 @@ def _result(name: str, reader: Reader, bundle: Bundle, *, required: bool) -> dic
         "first_difference": None,
         "skipped_reason": "",
         "note": "",
+        "compared": [],
     }
     if row["version"] is None:
         return _skipped(row, f"not installed: {reader.instead}", required)
@@ -86,13 +89,20 @@ def _result(name: str, reader: Reader, bundle: Bundle, *, required: bool) -> dic
     notes = "; ".join(dict.fromkeys(run.note for run in runs if run.note))
     if notes and not required:
         return _skipped(row, f"{notes}; name it to run it all the same", required)
-    differences = [found for run in runs if (found := _first_difference(bundle, run)) is not None]
+    states = expected_states(bundle) if any(run.states for run in runs) else {}
+    differences = [found for run in runs if (found := _first_difference(bundle, run, states)) is not None]
     return row | {
         "equal": not differences,
         "steps": bundle.manifest.steps,
         "neurons": sum(int(np.prod(layer.shape[1:])) for layer in bundle.manifest.proof.layers),
         "first_difference": differences[0] if differences else None,
         "note": notes,
+        "compared": [
+            "spikes",
+            "output",
+            *(["restored"] if any(run.restored is not None for run in runs) else []),
+            *dict.fromkeys(key for run in runs for key in run.states),
+        ],
     }
 
 
@@ -102,26 +112,47 @@ def _skipped(row: dict[str, Any], reason: str, required: bool) -> dict[str, Any]
     return row | {"skipped_reason": reason}
 
 
-def _first_difference(bundle: Bundle, run: ReaderRun) -> dict[str, Any] | None:
+States = Mapping[str, Mapping[str, NDArray[np.int64]]]
+"""``u`` and ``v`` -> layer -> (T, C, h, w)."""
+
+
+def expected_states(bundle: Bundle) -> States:
+    """The chip's registers that the reference has after every step of the proof, populations as channels."""
+    net = expand_levels(bundle.integer_network())
+    trace = Trace(net.host.steps)
+    reference.run(net, bundle.proof()["codes"].astype(np.int64), observer=trace)
+    return {
+        "u": {name: layer.u for name, layer in trace.layers.items()},
+        "v": {name: layer.v[:, 0] for name, layer in trace.layers.items()},
+    }
+
+
+def _first_difference(bundle: Bundle, run: ReaderRun, states: States) -> dict[str, Any] | None:
     """The first value, in time and then in layer order, that is not the expected one; None if there is none."""
     of_float = not run.integers and not bundle.manifest.equality.integers_equal_float
     expected = bundle.expected_spikes(of_float=of_float)
-    found = first_spike_difference(expected, run.spikes)
+    found = first_difference(expected, run.spikes)
+    for key, layers in run.states.items():
+        found = found or _with_key(key, first_difference(states[key], layers))
     found = found or _array_difference("output", _expected_output(bundle, run), run.output)
     if found is None and run.restored is not None:
         found = _array_difference("restored", bundle.proof()["restored"], run.restored)
     return None if found is None else {"file": run.file, **found}
 
 
-def first_spike_difference(want: Mapping[str, Spikes], have: Mapping[str, Spikes]) -> dict[str, Any] | None:
-    """The first spike that two runs do not share: the earliest step, then the first layer, then the first neuron.
+def _with_key(key: str, found: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if found is None else {**found, "layer": f"{key} of {found['layer']}"}
+
+
+def first_difference(want: Mapping[str, NDArray[Any]], have: Mapping[str, NDArray[Any]]) -> dict[str, Any] | None:
+    """The first value that two runs do not share: the earliest step, then the first layer, then the first neuron.
 
     Returns:
         ``layer``, ``step`` (from 0), ``neuron`` (channel, row, column), ``have``, ``want``; or None.
     """
     for name, spikes in want.items():
         if name not in have or have[name].shape != spikes.shape:
-            shape = "no spikes" if name not in have else f"shape {have[name].shape}"
+            shape = "nothing" if name not in have else f"shape {have[name].shape}"
             return {"layer": name, "step": 0, "neuron": [], "have": shape, "want": f"shape {spikes.shape}"}
     places = []
     for order, (name, spikes) in enumerate(want.items()):

@@ -28,7 +28,7 @@ EXPECTED = {
     "one leak a channel": "lava loihi2 onnx",
     "LIF with synaptic current (CUBA)": "lava loihi2 onnx",
     "integer levels (4 populations)": "lava loihi2 nir onnx",
-    "sum edge": "loihi2 nir onnx",
+    "sum edge": "lava loihi2 nir onnx",
     "dilation": "lava loihi2 nir onnx",
     "stride": "lava loihi2 nir onnx",
     "1x1 kernel": "lava loihi2 nir onnx",

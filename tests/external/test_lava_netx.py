@@ -17,32 +17,20 @@ import pytest
 from neurodeploy import lava_env
 from neurodeploy.graph.portable import portable_graph
 from neurodeploy.graph.spec import StudentSpec
+from neurodeploy.quantize.levels import expand_levels
 from neurodeploy.quantize.network import IntegerDense, IntegerNetwork
 from neurodeploy.simulate.observe import Trace
 from neurodeploy.simulate.reference import run
 from neurodeploy.targets.base import Deployable
-from neurodeploy.targets.bundle import Bundle
 from neurodeploy.targets.check import check
-from neurodeploy.targets.export import export
 from neurodeploy.targets.lava_chain import weight_findings
-from neurodeploy.targets.ops import OPERATIONS
+from neurodeploy.targets.lava_run import LavaJob, LavaRun, run_jobs
+from neurodeploy.targets.ops import OPERATIONS, SIZE
 
 pytestmark = pytest.mark.external
 
 SAMPLES = {operation.title: operation for operation in OPERATIONS}
 HELD = [title for title, operation in SAMPLES.items() if check(operation.sample(), "lava").ok]
-
-DRIVER = """
-import importlib.util, json, sys
-import numpy as np
-spec = importlib.util.spec_from_file_location("run", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-manifest = json.loads((module.HERE / "manifest.json").read_text())
-spikes, totals = module.run_lava(list(np.load(sys.argv[2])), manifest)
-np.savez(sys.argv[3], output=totals, **spikes)
-"""
-
 
 DENSE = """
 import sys
@@ -62,36 +50,29 @@ np.save(sys.argv[2], np.array(right))
 
 
 @pytest.fixture(scope="module")
-def python() -> str:
-    named = os.environ.get("NEURODEPLOY_LAVA_PYTHON") or lava_env.python()
-    if named is None:
+def python() -> Path:
+    named = os.environ.get("NEURODEPLOY_LAVA_PYTHON")
+    found = Path(named) if named else lava_env.python()
+    if found is None:
         pytest.skip("needs Lava: set NEURODEPLOY_LAVA_PYTHON, or run `neurodeploy doctor --install-lava`")
-    return str(named)
+    return found
 
 
-def in_lava(python: str, bundle: Bundle, frames: np.ndarray, tmp_path: Path) -> dict[str, np.ndarray]:
-    """Spikes {layer: (M, T, C, h, w)} and "output" (M, C, h, w) of M images back to back."""
-    np.save(tmp_path / "frames.npy", frames)
-    command = [python, "-c", DRIVER, str(bundle.path / "run.py"), str(tmp_path / "frames.npy"), str(tmp_path / "o.npz")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    with np.load(tmp_path / "o.npz") as arrays:
-        return dict(arrays)
-
-
-def compared(net: IntegerNetwork, have: dict[str, np.ndarray], frames: np.ndarray) -> tuple[int, int]:
-    """How many values were compared, and how many differ."""
+def compared(net: IntegerNetwork, have: LavaRun, frames: np.ndarray) -> tuple[int, int]:
+    """How many values were compared, and how many differ: spikes, u, v, output."""
     values = differing = 0
+    expanded = expand_levels(net)
     for place, codes in enumerate(frames):
         trace = Trace(net.host.steps)
-        output = run(net, codes, observer=trace)
-        wanted = {name: layer.fired.reshape(len(layer.fired), -1, *layer.fired.shape[3:])
-                  for name, layer in trace.layers.items()}  # fmt: skip
-        assert set(have) == {*wanted, "output"}
-        for name, want in {**wanted, "output": output}.items():
-            assert have[name][place].shape == want.shape
-            values += want.size
-            differing += int((have[name][place] != want).sum())
+        pairs = [(have.output[place], run(expanded, codes, observer=trace))]
+        assert set(have.spikes) == set(trace.layers)
+        for name, layer in trace.layers.items():
+            pairs += [(have.spikes[name][place], layer.fired[:, 0]), (have.u[name][place], layer.u)]
+            pairs.append((have.v[name][place], layer.v[:, 0]))
+        for first, second in pairs:
+            assert first.shape == second.shape
+            values += second.size
+            differing += int((first != second).sum())
     return values, differing
 
 
@@ -113,32 +94,36 @@ def student(levels: int, steps: int, decay: float) -> IntegerNetwork:
 
 
 @pytest.mark.parametrize(("levels", "steps", "decay", "images"), [(4, 1, 1.0, 3), (1, 4, 0.25, 1), (1, 4, 1.0, 3)])
-def test_a_student_spikes_alike_in_lava(
-    tmp_path: Path, python: str, levels: int, steps: int, decay: float, images: int
-) -> None:
+def test_a_student_spikes_alike_in_lava(python: Path, levels: int, steps: int, decay: float, images: int) -> None:
     net = student(levels, steps, decay)
-    bundle = export(Deployable("student", net, (24, 32)), "lava", tmp_path / "b")
     rng = np.random.RandomState(0)
     frames = np.stack([net.host.encode(rng.rand(1, 24, 32)) for _ in range(images)])
-    have = in_lava(python, bundle, frames, tmp_path)
-    assert all(spikes.any() for spikes in have.values())
+    (have,) = run_jobs([LavaJob(net, frames, "netx")], python)
+    assert all(spikes.any() for spikes in have.spikes.values())
     values, differing = compared(net, have, frames)
     print(json.dumps({"levels": levels, "steps": steps, "images": images, "values": values, "differing": differing}))
     assert values > 10000 and differing == 0
 
 
-@pytest.mark.parametrize("title", HELD)
-def test_every_operation_is_the_same_in_lava(tmp_path: Path, python: str, title: str) -> None:
-    net = SAMPLES[title].build()
-    bundle = export(SAMPLES[title].sample(), "lava", tmp_path / "b")
-    rng = np.random.RandomState(1)
-    frames = np.stack([net.host.encode(rng.rand(1, *bundle.manifest.image_size)) for _ in range(3)])
-    values, differing = compared(bundle.integer_network(), in_lava(python, bundle, frames, tmp_path), frames)
-    print(json.dumps({"operation": title, "values": values, "differing": differing}))
-    assert values > 100 and differing == 0
+def test_every_operation_is_the_same_in_lava(python: Path) -> None:
+    """In every form that holds it, three images back to back."""
+    jobs = []
+    for title in HELD:
+        net = SAMPLES[title].build()
+        rng = np.random.RandomState(1)
+        frames = np.stack([net.host.encode(rng.rand(1, *SIZE)) for _ in range(3)])
+        forms = [
+            form for form in ("netx", "program") if check(SAMPLES[title].sample(), "lava", options={"form": form}).ok
+        ]
+        jobs += [(title, form, LavaJob(net, frames, form)) for form in forms]
+    found = run_jobs([job for _, _, job in jobs], python)
+    for (title, form, job), have in zip(jobs, found, strict=True):
+        values, differing = compared(job.network, have, job.codes)
+        print(json.dumps({"operation": title, "form": form, "values": values, "differing": differing}))
+        assert values > 100 and differing == 0
 
 
-def test_lava_holds_every_dense_matrix_that_is_allowed(tmp_path: Path, python: str) -> None:
+def test_lava_holds_every_dense_matrix_that_is_allowed(tmp_path: Path, python: Path) -> None:
     """Least and largest weight decide how netx scales a matrix: what is refused goes wrong, the rest is exact."""
     rows = np.array([(low, high) for low in range(-256, 256, 6) for high in range(low, 256, 6)])
     powers = np.array([(-(1 << k), high) for k in range(1, 9) for high in (-(1 << k), 0)])
@@ -146,7 +131,7 @@ def test_lava_holds_every_dense_matrix_that_is_allowed(tmp_path: Path, python: s
     rows = rows[rows.any(axis=1)]
     refused = np.array([bool(weight_findings(IntegerDense("dense", row[None]))) for row in rows])
     np.save(tmp_path / "rows.npy", rows)
-    command = [python, "-c", DENSE, str(tmp_path / "rows.npy"), str(tmp_path / "right.npy")]
+    command = [str(python), "-c", DENSE, str(tmp_path / "rows.npy"), str(tmp_path / "right.npy")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     right = np.load(tmp_path / "right.npy")

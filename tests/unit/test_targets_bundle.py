@@ -124,7 +124,7 @@ def test_nothing_is_overwritten_without_force(bundle: Path) -> None:
 
 def test_a_refused_export_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(FindingsError, match="sums several edges"):
-        export(SAMPLES["sum edge"].sample(), "lava", tmp_path / "b")
+        export(SAMPLES["sum edge"].sample(), "lava", tmp_path / "b", options={"form": "netx"})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,7 +132,8 @@ def test_loihi2_says_which_file_it_left_out_and_why(tmp_path: Path) -> None:
     manifest = export(SAMPLES["sum edge"].sample(), "loihi2", tmp_path / "a").manifest
     assert [left.file for left in manifest.not_written] == ["network.net"]
     assert any("sums several edges" in reason for reason in manifest.not_written[0].reasons)
-    assert manifest.timing is None
+    assert manifest.timing is not None and manifest.timing.hops == 3
+    assert {"network.nir", "program.py", "network.json", "weights.npz"} <= {entry.path for entry in manifest.files}
     manifest = export(SAMPLES["groups"].sample(), "loihi2", tmp_path / "b").manifest
     assert [left.file for left in manifest.not_written] == ["network.nir"]
     assert "groups" in manifest.not_written[0].reasons[0]
@@ -147,7 +148,7 @@ def test_a_network_that_no_file_of_loihi2_can_carry_is_refused(tmp_path: Path) -
     host = net.host.model_copy(update={"steps": 3})
     stuck = type(net)(nodes, net.edges, host, net.units)
     with pytest.raises(FindingsError) as caught:
-        export(Deployable("stuck", stuck, SIZE), "loihi2", tmp_path / "b")
+        export(Deployable("stuck", stuck, SIZE), "loihi2", tmp_path / "b", options={"form": "netx"})
     rules = " ".join(finding.rule for finding in caught.value.findings)
     assert "sums several edges" in rules and "LIF leaks" in rules
 

@@ -42,14 +42,13 @@ def network(title: str, residual: bool = True) -> IntegerNetwork:
 @pytest.mark.parametrize("target", sorted(TARGETS))
 @pytest.mark.parametrize("title", ["LIF with leak", "sum edge"])
 def test_the_script_is_python_3_10_and_names_no_place(tmp_path: Path, target: str, title: str) -> None:
-    if (target, title) == ("lava", "sum edge"):
-        pytest.skip("target lava refuses sum edges")
     folder = export(SAMPLES[title].sample(), target, tmp_path / "b").path
     text = (folder / "run.py").read_text()
     ast.parse(text, feature_version=(3, 10))
     assert "{{" not in text and "{%" not in text and str(tmp_path) not in text
-    in_lava = (folder / "network.net").exists()
-    assert ("def run_lava" in text) == in_lava and ("def run_norse" in text) == (not in_lava and target != "onnx")
+    in_lava = target in ("lava", "loihi2")
+    assert (folder / "program.py").exists() == (in_lava and title == "sum edge")
+    assert ("def run_lava" in text) == in_lava and ("def run_norse" in text) == (target == "nir")
 
 
 @pytest.mark.parametrize("residual", [True, False])

@@ -18,7 +18,7 @@ from neurodeploy.targets.manifest import MANIFEST, PROOF
 from neurodeploy.targets.ops import OPERATIONS
 from neurodeploy.targets.proof import npz_bytes, read_npz
 from neurodeploy.targets.readers import READERS, Reader, ReaderRun, Refused, installed
-from neurodeploy.targets.verify import first_spike_difference, verify
+from neurodeploy.targets.verify import first_difference, verify
 
 SAMPLES = {operation.title: operation for operation in OPERATIONS}
 OURS = ("reference", "float")
@@ -133,7 +133,7 @@ def test_unknown_missing_and_refusing_readers(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match="lava cannot run: not installed"):
         verify(folder, against=["lava"])
     monkeypatch.setitem(verifying.READERS, "lava", Reader(lambda: "0.10.0", READERS["lava"].run))
-    with pytest.raises(UserError, match=r"lava cannot run: the bundle has no network\.net"):
+    with pytest.raises(UserError, match=r"lava cannot run: the bundle has neither network\.net nor program\.py"):
         verify(folder, against=["lava"])
 
 
@@ -187,12 +187,12 @@ def test_differences_come_in_time_then_in_layer_order() -> None:
             changed[name][place] = True
         return changed
 
-    assert first_spike_difference(want, have()) is None
-    found = first_spike_difference(want, have(first=(1, 0, 0, 0), second=(0, 0, 1, 1)))
+    assert first_difference(want, have()) is None
+    found = first_difference(want, have(first=(1, 0, 0, 0), second=(0, 0, 1, 1)))
     assert found == {"layer": "second", "step": 0, "neuron": [0, 1, 1], "have": 1, "want": 0}
-    found = first_spike_difference(want, have(first=(1, 0, 1, 0), second=(1, 0, 0, 0)))
+    found = first_difference(want, have(first=(1, 0, 1, 0), second=(1, 0, 0, 0)))
     assert found is not None and found["layer"] == "first"
-    found = first_spike_difference(want, {"first": want["first"]})
-    assert found is not None and found["layer"] == "second" and found["have"] == "no spikes"
-    found = first_spike_difference(want, {**want, "first": np.zeros((1, 1, 2, 2), bool)})
+    found = first_difference(want, {"first": want["first"]})
+    assert found is not None and found["layer"] == "second" and found["have"] == "nothing"
+    found = first_difference(want, {**want, "first": np.zeros((1, 1, 2, 2), bool)})
     assert found is not None and "shape" in found["have"]

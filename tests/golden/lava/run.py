@@ -132,77 +132,93 @@ def main(run, prove, scale, manifest):
     return 0
 
 
-def run_lava(frames, manifest):
-    """Runs codes (C, h, w) back to back; gives spikes {layer: (M, T, C, h, w)} and summed outputs (M, C, h, w)."""
+def built(codes, manifest):
+    """The network for codes (W, H, C, step): the process to run, and the layers of neurons by name, the output last."""
     from lava.lib.dl.netx import hdf5
-    from lava.magma.core.run_conditions import RunSteps
-    from lava.magma.core.run_configs import Loihi2SimCfg
-    from lava.proc.io.sink import RingBuffer as Sink
     from lava.proc.io.source import RingBuffer as Source
-    from lava.proc.monitor.process import Monitor
 
-    steps, timing = manifest["steps"], manifest["timing"]
-    count = len(frames) * steps + timing["hops"]
-    # Lava's axes are (W, H, C, step).
-    shown = np.stack([frame.transpose(2, 1, 0) for frame in frames for _ in range(steps)], axis=-1)
-    source = Source(data=shown.astype(np.int32))
+    timing = manifest["timing"]
     net = hdf5.Network(
         net_config=str(HERE / "network.net"),
         input_message_bits=timing["input_message_bits"],
         reset_interval=timing["reset_interval"],
         reset_offset=timing["reset_offset"],
     )
-    source.s_out.connect(net.inp)
-    sinks = []
-    for layer in net.layers[:-1]:
-        sinks.append(Sink(shape=layer.out.shape, buffer=count))
-        layer.out.connect(sinks[-1].a_in)
-    membrane = net.layers[-1].neuron.v
-    monitor = Monitor()
-    monitor.probe(membrane, count)
-    net.run(condition=RunSteps(num_steps=count), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
-    spikes = [grid(sink.data.get()) for sink in sinks]
-    (values,) = next(iter(monitor.get_data().values())).values()
-    net.stop()
-    shape = net.layers[-1].out.shape
-    v = np.asarray(values).reshape(count, *shape)
-    ends = [(image + 1) * steps + timing["hops"] - 1 for image in range(len(frames))]
-    totals = np.stack([to_channels(v[end]) for end in ends])
-    whole = np.rint(totals).astype(np.int64) >> timing["readout_shift"]
-    cut_out = {}
-    for window, seen in zip(timing["windows"][:-1], spikes, strict=True):
-        first = window["first"] - 1
-        parts = [seen[first + image * steps : first + (image + 1) * steps] for image in range(len(frames))]
-        cut_out[window["layer"]] = np.stack(parts)
-    return cut_out, whole
+    Source(data=codes).s_out.connect(net.inp)
+    names = [window["layer"] for window in timing["windows"]]
+    return net, {name: layer.neuron for name, layer in zip(names, net.layers, strict=True)}
 
 
-def to_channels(values):
-    """(W, H, C) or (N,) -> (C, H, W)."""
-    return values.transpose(2, 1, 0) if values.ndim == 3 else values.reshape(-1, 1, 1)
+def run_lava(frames, manifest, states=False):
+    """Runs codes (C, h, w) back to back: summed outputs (M, C, h, w) as "output", and "spikes/LAYER" (M, T, C, h, w).
+
+    With `states` also "u/LAYER" and "v/LAYER": currents and membranes after every step.
+    """
+    from lava.magma.core.run_conditions import RunSteps
+    from lava.magma.core.run_configs import Loihi2SimCfg
+    from lava.proc.io.sink import RingBuffer as Sink
+    from lava.proc.monitor.process import Monitor
+
+    steps, timing, images = manifest["steps"], manifest["timing"], len(frames)
+    count = images * steps + timing["hops"]
+    # Lava's axes are (W, H, C, step).
+    shown = np.stack([frame.transpose(2, 1, 0) for frame in frames for _ in range(steps)], axis=-1)
+    process, layers = built(shown.astype(np.int32), manifest)
+    last = timing["windows"][-1]["layer"]
+    sinks, monitors = {}, {}
+    for name, neurons in layers.items():
+        if name != last:
+            sinks[name] = Sink(shape=neurons.s_out.shape, buffer=count)
+            neurons.s_out.connect(sinks[name].a_in)
+        for key in ("u", "v") if states and name != last else ("v",) if name == last else ():
+            monitors[f"{key}/{name}"] = Monitor()
+            monitors[f"{key}/{name}"].probe(getattr(neurons, key), count)
+    process.run(condition=RunSteps(num_steps=count), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+    recorded = {f"spikes/{name}": grids(sink.data.get()) != 0 for name, sink in sinks.items()}
+    for key, monitor in monitors.items():
+        (values,) = next(iter(monitor.get_data().values())).values()
+        shape = layers[key.partition("/")[2]].s_out.shape
+        recorded[key] = grids(np.moveaxis(np.reshape(values, (count, *shape)), 0, -1))
+    process.stop()
+    first = {window["layer"]: window["first"] - 1 for window in timing["windows"]}
+    results = {}
+    for key, values in recorded.items():
+        start = first[key.partition("/")[2]]
+        windows = values[start : start + images * steps]
+        results[key] = windows.reshape(images, steps, *windows.shape[1:])
+    membrane = np.rint(results.pop(f"v/{last}")[:, -1]).astype(np.int64)
+    results["output"] = membrane >> timing["readout_shift"]
+    return results
 
 
-def grid(recorded):
-    """(W, H, C, steps) or (N, steps) -> (steps, C, H, W) bool."""
-    recorded = np.asarray(recorded) != 0
-    return np.stack([to_channels(recorded[..., step]) for step in range(recorded.shape[-1])])
+def grids(recorded):
+    """(W, H, C, steps) or (N, steps) -> (steps, C, H, W)."""
+    recorded = np.asarray(recorded)
+    if recorded.ndim == 2:
+        recorded = recorded[None, None]
+    return np.ascontiguousarray(recorded.transpose(3, 2, 1, 0))
 
 
 def mean_outputs(frames, manifest):
     """Mean integer output of every tile."""
-    return run_lava(frames, manifest)[1] / manifest["steps"]
+    return run_lava(frames, manifest)["output"] / manifest["steps"]
 
 
 def prove(manifest, arrays=None):
     """Three runs of the proof input back to back, every value compared; `arrays` also keeps what came out."""
     proof = np.load(HERE / "proof.npz", allow_pickle=False)
     images = 3
-    spikes, totals = run_lava([proof["codes"]] * images, manifest)
+    results = run_lava([proof["codes"]] * images, manifest)
     if arrays:
-        np.savez(arrays, output=totals, **{f"spikes/{name}": seen for name, seen in spikes.items()})
+        np.savez(arrays, **results)
     expected = expected_spikes(manifest, proof, "layers", "spikes")
-    rows = [compare(name, spikes[name], np.stack([want] * images)) for name, want in expected.items()]
-    return [*rows, compare("output", totals, np.stack([proof["readout"]] * images))]
+    rows = [compare(name, results[f"spikes/{name}"], np.stack([want] * images)) for name, want in expected.items()]
+    rows.append(compare("output", results["output"], np.stack([proof["readout"]] * images)))
+    if "restored" in proof.files:
+        mean = results["output"][0] / manifest["steps"]
+        restored = decode(mean, proof["image"], manifest["host"], manifest["output_scale"])
+        rows.append(compare("restored", restored, proof["restored"]))
+    return rows
 
 
 if __name__ == "__main__":
