@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class Observer(Protocol):
 
 
 @runtime_checkable
-class CountObserver(Protocol):
+class CountObserver(Observer, Protocol):
     """An observer that can do with spike counts, which the kernel has, and needs no currents and membranes.
 
     It is an :class:`Observer` as well, for simulators that show every step. While ``takes_counts`` holds, the kernel
@@ -77,7 +77,16 @@ class CountObserver(Protocol):
         """
 
 
-def takes_counts(observer: object) -> bool:
+@runtime_checkable
+class WindowObserver(CountObserver, Protocol):
+    """A :class:`CountObserver` that is shown a part of every layer, because a tile owns no more."""
+
+    @property
+    def owned(self) -> tuple[slice, slice]:
+        """The rows and columns of every layer that it wants; ``layer_counts`` gets no others."""
+
+
+def takes_counts(observer: object) -> TypeGuard[CountObserver]:
     """Whether an observer is content with spike counts."""
     return isinstance(observer, CountObserver) and observer.takes_counts
 

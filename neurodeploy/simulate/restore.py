@@ -260,11 +260,14 @@ class _OwnedOnly:
     def takes_counts(self) -> bool:
         return takes_counts(self.observer)
 
+    @property
+    def owned(self) -> tuple[slice, slice]:
+        return self.tile.owned
+
     def layer_counts(self, *, name: str, counts: SpikeCounts, origin: tuple[int, int], extent: tuple[int, int]) -> None:
         del origin, extent
         if isinstance(self.observer, CountObserver):
-            cropped = counts.cropped(self.tile.owned)
-            self.observer.layer_counts(name=name, counts=cropped, origin=self.tile.origin, extent=self.tile.extent)
+            self.observer.layer_counts(name=name, counts=counts, origin=self.tile.origin, extent=self.tile.extent)
 
     def codes(self, *, codes: IntArray, origin: tuple[int, int], extent: tuple[int, int]) -> None:
         del origin, extent

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.simulate.kernel.library import Tally, library
-
 Floats = NDArray[np.float64]
-
-BYTES_PER_THREAD = 1 << 20
-"""Counts for which another thread is worth while."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +59,17 @@ class SpikeCounts:
         values: (T, h, w, C rounded up) uint8; a view that later layers may overwrite.
         channels: C.
         levels: D.
-        path: The instruction path to sum with.
-        threads: The threads to sum with.
+        sums: (T, h, C rounded up) uint32, sums over columns.
+        ever: (h, C rounded up) uint32, places of a row with a spike in some step.
+        marks: (T, h, w) uint8, not 0 where any channel spiked.
     """
 
     values: NDArray[np.uint8]
     channels: int
     levels: int
-    path: str
-    threads: int
+    sums: NDArray[np.uint32]
+    ever: NDArray[np.uint32]
+    marks: NDArray[np.uint8]
 
     @property
     def steps(self) -> int:
@@ -85,52 +81,24 @@ class SpikeCounts:
         """Neurons of all populations."""
         return int(self.values.shape[1] * self.values.shape[2] * self.channels * self.levels)
 
-    def cropped(self, window: tuple[slice, slice]) -> SpikeCounts:
-        """The part of the layer in some rows and columns."""
-        return replace(self, values=self.values[:, window[0], window[1]])
-
     def spikes(self, step: int) -> int:
         """Spikes of all populations in a step."""
-        return int(self._sums[0][step].sum())
+        return int(self.sums[step].sum())
 
     @property
     def ever_active(self) -> int:
         """Places and channels with a spike in some step."""
-        return int(self._sums[1].sum())
+        return int(self.ever.sum())
 
     def anywhere(self, step: int) -> NDArray[np.bool_]:
         """(h, w), where any channel spiked in a step."""
-        marks: NDArray[np.bool_] = self._sums[2][step] != 0
+        marks: NDArray[np.bool_] = self.marks[step] != 0
         return marks
 
     def rows(self, step: int) -> RowSums:
         """The counts of a step."""
-        return RowSums(self._sums[0][step], self.values[step : step + 1], self.channels, marks=False)
+        return RowSums(self.sums[step], self.values[step : step + 1], self.channels, marks=False)
 
     def ever_rows(self) -> RowSums:
         """1 where there was a spike in some step, else 0."""
-        return RowSums(self._sums[1], self.values, self.channels, marks=True)
-
-    @cached_property
-    def _sums(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint8]]:
-        steps, rows, columns, channels = self.values.shape
-        sums = np.empty((steps, rows, channels), np.uint32)
-        ever = np.empty((rows, channels), np.uint32)
-        anywhere = np.empty((steps, rows, columns), np.uint8)
-        tally = Tally(
-            counts=self.values.ctypes.data,
-            sums=sums.ctypes.data,
-            ever=ever.ctypes.data,
-            any=anywhere.ctypes.data,
-            step_bytes=self.values.strides[0],
-            row_bytes=self.values.strides[1],
-            place_bytes=self.values.strides[2],
-            steps=steps,
-            rows=rows,
-            columns=columns,
-            channels=channels,
-            levels=self.levels,
-        )
-        threads = max(1, min(self.threads, self.values.size // BYTES_PER_THREAD))
-        library().run_tally(tally, self.path, threads)
-        return sums, ever, anywhere
+        return RowSums(self.ever, self.values, self.channels, marks=True)

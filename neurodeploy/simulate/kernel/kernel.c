@@ -54,14 +54,16 @@ ND_INLINE void count_plain(const nd_layer *layer, const int32_t *sums, int place
     }
 }
 
-/* One step of neurons with memory. u: [place][channels]; v: [place][levels][channels]. */
-ND_INLINE void fire_plain(const nd_layer *layer, const int32_t *sums, int places, int32_t *u, int32_t *v, uint8_t *out) {
+/* One step of neurons with memory; before step 0 all state is 0. u: [place][channels]; v: [place][levels][channels]. */
+ND_INLINE void fire_plain(
+    const nd_layer *layer, const int32_t *sums, int places, int step, int32_t *u, int32_t *v, uint8_t *out) {
     const int channels = layer->channels, levels = layer->levels;
     for (int place = 0; place < places; place++, sums += channels, u += channels, out += channels) {
         for (int first = 0; first < channels; first += ND_LANES) {
             int32_t current[ND_LANES], count[ND_LANES] = {0};
             for (int lane = 0; lane < ND_LANES; lane++) {
-                const int32_t before = layer->u_remembers ? decayed(u[first + lane], layer->u_keep[first + lane]) : 0;
+                const int32_t before =
+                    step && layer->u_remembers ? decayed(u[first + lane], layer->u_keep[first + lane]) : 0;
                 current[lane] = wrapped(before + sums[first + lane] * 64, ND_LIMIT);
                 u[first + lane] = current[lane];
             }
@@ -69,7 +71,7 @@ ND_INLINE void fire_plain(const nd_layer *layer, const int32_t *sums, int places
                 int32_t *membrane = v + ((int64_t)place * levels + level) * channels + first;
                 const int32_t *bias = layer->bias + (int64_t)level * channels + first;
                 for (int lane = 0; lane < ND_LANES; lane++) {
-                    int32_t x = decayed(membrane[lane], layer->v_keep[first + lane]) + current[lane] + bias[lane];
+                    int32_t x = (step ? decayed(membrane[lane], layer->v_keep[first + lane]) : 0) + current[lane] + bias[lane];
                     x = x > ND_LIMIT - 1 ? ND_LIMIT - 1 : x < 1 - ND_LIMIT ? 1 - ND_LIMIT : x;
                     const int32_t fired = x > layer->threshold[first + lane];
                     membrane[lane] = fired ? 0 : x;
@@ -87,26 +89,100 @@ ND_INLINE void read_plain(const nd_layer *layer, const int32_t *sums, int places
     for (int i = 0; i < count; i++) out[i] = step ? out[i] + sums[i] : sums[i];
 }
 
+#include "tally.h"
+
+/* What one thread needs, in words of int32 from the start of its scratch. */
+typedef struct {
+    int64_t u, v, narrow, ever, list, summed, end;
+} nd_places;
+
+/* Entries of 16 bits in the list of one column: its spikes, and what is written too much behind them. */
+ND_INLINE int64_t nd_list_size(const nd_term *term) { return (int64_t)term->rows * term->inputs + 64; }
+
+ND_INLINE nd_places places_of(const nd_layer *layer) {
+    const int64_t block = (int64_t)ND_PIXELS * layer->channels;
+    int64_t list = 0, summed = 0;
+    for (int k = 0; k < layer->term_count; k++) {
+        const nd_term *term = layer->terms + k;
+        const int64_t entries = (ND_PIXELS + 2) * nd_list_size(term) / 2;
+        const int64_t reach = (int64_t)(term->columns - 1) * term->column_dilation;
+        const int64_t bytes = term->rows * (ND_PIXELS + reach) * term->place_bytes;
+        if (entries > list) list = entries;
+        if (layer->summed && bytes > 4 * summed) summed = (bytes + 3) / 4;
+    }
+    nd_places at;
+    at.u = block;
+    at.v = at.u + block;
+    at.narrow = at.v + block * layer->levels;
+    at.ever = at.narrow + block / 2;
+    at.list = at.ever + block / 4;
+    at.summed = at.list + list;
+    at.end = (at.summed + summed + 15) / 16 * 16;
+    return at;
+}
+
+int64_t nd_scratch(const nd_layer *layer) { return places_of(layer).end; }
+
+/* Sums over all steps of what a block of the readout reads, and the term that reads them. */
+ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const uint8_t *source, uint8_t *sums) {
+    const int64_t size = (ND_PIXELS + (int64_t)(term->columns - 1) * term->column_dilation) * term->place_bytes;
+    for (int row = 0; row < term->rows; row++) {
+        const uint8_t *line = source + (int64_t)row * term->row_dilation * term->row_bytes;
+        uint8_t *sum = sums + row * size;
+        memcpy(sum, line, (size_t)size);
+        for (int step = 1; step < layer->steps; step++) {
+            const uint8_t *counts = line + step * term->step_bytes;
+            for (int64_t i = 0; i < size; i++) sum[i] = (uint8_t)(sum[i] + counts[i]);
+        }
+    }
+    nd_term read = *term;
+    read.row_bytes = size;
+    read.row_dilation = 1;
+    return read;
+}
+
 /* The walk over one row of outputs, eight places at a time, all steps of a block before the next block. */
-#define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, COUNT, FIRE)                                                             \
+#define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, EVENTS, COUNT, FIRE, PACK)                                                  \
     ATTRIBUTES static void NAME(const nd_layer *layer, int row, int32_t *scratch) {                                    \
-        const int channels = layer->channels;                                                                          \
-        int32_t *sums = scratch, *u = sums + ND_PIXELS * channels, *v = u + ND_PIXELS * channels;                      \
+        const int channels = layer->channels, steps = layer->summed ? 1 : layer->steps;                                \
+        const nd_places at = places_of(layer);                                                                         \
+        int32_t *sums = scratch;                                                                                       \
+        uint8_t *ever = (uint8_t *)(scratch + at.ever), *summed = (uint8_t *)(scratch + at.summed);                    \
+        if (layer->levels) tally_open(layer, row);                                                                     \
         for (int column = 0; column < layer->columns; column += ND_PIXELS) {                                           \
             const int places = layer->columns - column < ND_PIXELS ? layer->columns - column : ND_PIXELS;              \
-            if (layer->remembers) memset(u, 0, sizeof(int32_t) * ND_PIXELS * channels * (1 + (size_t)layer->levels));  \
-            for (int step = 0; step < layer->steps; step++) {                                                          \
+            for (int step = 0; step < steps; step++) {                                                                 \
                 for (int k = 0; k < layer->term_count && !(step && layer->constant); k++) {                            \
                     const nd_term *term = layer->terms + k;                                                            \
                     const uint8_t *source = (const uint8_t *)term->source + step * term->step_bytes                    \
                                             + row * term->row_bytes + column * term->place_bytes;                      \
-                    TERM(layer, term, source, sums, places, k > 0);                                                    \
+                    if (layer->summed) {                                                                               \
+                        const nd_term read = summed_term(layer, term, source, summed);                                 \
+                        TERM(layer, &read, summed, sums, places, k > 0);                                               \
+                    } else if (term->form && term->form[step]) {                                                       \
+                        const uint8_t *masks = term->masks + step * term->mask_step + row * term->mask_row             \
+                                               + column * term->mask_place;                                            \
+                        EVENTS(layer, term, masks, sums, places, k > 0, (int16_t *)(void *)(scratch + at.narrow),      \
+                               (uint16_t *)(void *)(scratch + at.list));                                               \
+                    } else {                                                                                           \
+                        TERM(layer, term, source, sums, places, k > 0);                                                \
+                    }                                                                                                  \
                 }                                                                                                      \
                 uint8_t *out = (uint8_t *)layer->out + step * layer->out_step + row * layer->out_row                   \
                                + (int64_t)column * channels * (layer->levels ? 1 : 4);                                 \
-                if (!layer->levels) read_plain(layer, sums, places, step, (int32_t *)(void *)out);           \
-                else if (layer->remembers) FIRE(layer, sums, places, u, v, out);                                       \
+                if (!layer->levels) {                                                                                  \
+                    read_plain(layer, sums, places, step, (int32_t *)(void *)out);                                     \
+                    continue;                                                                                          \
+                }                                                                                                      \
+                if (layer->remembers) FIRE(layer, sums, places, step, scratch + at.u, scratch + at.v, out);            \
                 else COUNT(layer, sums, places, out);                                                                  \
+                uint8_t *masks = 0;                                                                                    \
+                if (layer->masks) {                                                                                    \
+                    masks = layer->masks + step * layer->mask_step + row * layer->mask_row                    \
+                                     + column * ND_MASK_BYTES(channels);                                               \
+                    PACK(out, places, channels, masks);                                                                \
+                }                                                                                                      \
+                tally_block(layer, row, column, step, places, out, masks, ever);                                             \
             }                                                                                                          \
         }                                                                                                              \
     }
@@ -132,68 +208,53 @@ ND_INLINE void term_plain(const nd_layer *layer, const nd_term *term, const uint
     }
 }
 
-ND_DEFINE_ROW(row_plain, , term_plain, count_plain, fire_plain)
-
-/* Sixteen counts at once; GCC and clang have such vectors on every machine. */
-typedef uint8_t nd_bytes __attribute__((vector_size(ND_LANES)));
-
-ND_INLINE nd_bytes bytes_at(const uint8_t *at) {
-    nd_bytes value;
-    memcpy(&value, at, sizeof value);
-    return value;
+/* Eight bytes that are 0 or 1, as bits. */
+ND_INLINE uint64_t packed(const uint8_t *at) {
+    uint64_t bytes;
+    memcpy(&bytes, at, sizeof bytes);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    bytes = __builtin_bswap64(bytes);
+#endif
+    return (bytes * 0x0102040810204080u) >> 56;
 }
 
-ND_INLINE void widen(uint32_t *sums, nd_bytes added) {
-    for (int lane = 0; lane < ND_LANES; lane++) sums[lane] += added[lane];
-}
-
-/* Sums of counts along a row: bytes are added as bytes for as many columns as fit, then widened. */
-ND_INLINE void tally_row(const nd_tally *tally, int row) {
-    const int channels = tally->channels, steps = tally->steps, most = 255 / tally->levels;
-    const int64_t place_bytes = tally->place_bytes, step_sums = (int64_t)tally->rows * channels;
-    uint32_t *ever = tally->ever + (int64_t)row * channels, *sums = tally->sums + (int64_t)row * channels;
-    memset(ever, 0, sizeof(uint32_t) * channels);
-    for (int step = 0; step < steps; step++) memset(sums + step * step_sums, 0, sizeof(uint32_t) * channels);
-    for (int column = 0; column < tally->columns; column += most) {
-        const int places = tally->columns - column < most ? tally->columns - column : most;
-        const uint8_t *block = tally->counts + row * tally->row_bytes + column * place_bytes;
-        for (int first = 0; first < channels; first += ND_LANES) {
-            for (int step = 0; step < steps; step++) {
-                const uint8_t *counts = block + step * tally->step_bytes + first;
-                nd_bytes added = {0}, active = {0};
-                for (int place = 0; place < places; place++, counts += place_bytes) {
-                    const nd_bytes here = bytes_at(counts);
-                    added += here;
-                    active -= (nd_bytes)(here != 0);
-                }
-                widen(sums + step * step_sums + first, added);
-                if (steps == 1) widen(ever + first, active);
-            }
-            if (steps == 1) continue;
-            nd_bytes active = {0};
-            for (int place = 0; place < places; place++) {
-                const uint8_t *counts = block + place * place_bytes + first;
-                nd_bytes joined = {0};
-                for (int step = 0; step < steps; step++) joined |= bytes_at(counts + step * tally->step_bytes);
-                active -= (nd_bytes)(joined != 0);
-            }
-            widen(ever + first, active);
-        }
-        for (int step = 0; step < steps; step++) {
-            const uint8_t *counts = block + step * tally->step_bytes;
-            uint8_t *any = tally->any + ((int64_t)step * tally->rows + row) * tally->columns + column;
-            for (int place = 0; place < places; place++, counts += place_bytes) {
-                nd_bytes joined = {0};
-                for (int first = 0; first < channels; first += ND_LANES) joined |= bytes_at(counts + first);
-                uint64_t halves[2];
-                memcpy(halves, &joined, sizeof halves);
-                any[place] = (halves[0] | halves[1]) != 0;
-            }
+/* Counts of a block of places that are 0 or 1, as bits. */
+ND_INLINE void pack_plain(const uint8_t *counts, int places, int channels, uint8_t *masks) {
+    for (int place = 0; place < places; place++, counts += channels, masks += ND_MASK_BYTES(channels)) {
+        for (int first = 0; first < channels; first += 64) {
+            const int size = channels - first < 64 ? channels - first : 64;
+            uint64_t mask = 0;
+            for (int k = 0; k < size; k += 8) mask |= packed(counts + first + k) << k;
+            memcpy(masks + first / 8, &mask, sizeof mask);
         }
     }
 }
 
-static void tally_plain(const nd_tally *tally, int row) { tally_row(tally, row); }
+/* Entries of a list count in units of this many bytes. */
+#define ND_ENTRY (2 * ND_LANES)
+
+/* Writes 'first' + channel * 'entries' for every channel that spikes; returns the end of the list. */
+ND_INLINE uint16_t *list_plain(const uint8_t *masks, int inputs, unsigned first, unsigned entries, uint16_t *end) {
+    for (int start = 0; start < inputs; start += 64, masks += 8) {
+        for (uint64_t mask = mask_at(masks); mask; mask &= mask - 1)
+            *end++ = (uint16_t)(first + (unsigned)(start + __builtin_ctzll(mask)) * entries);
+    }
+    return end;
+}
+
+#define ND_E(name) name##_plain
+#define ND_ATTRIBUTES
+#define ND_NARROW 8
+#define ND_WIDE 4
+#define ND_LIST list_plain
+#include "events.h"
+#undef ND_E
+#undef ND_ATTRIBUTES
+#undef ND_NARROW
+#undef ND_WIDE
+#undef ND_LIST
+
+ND_DEFINE_ROW(row_plain, , term_plain, events_plain, count_plain, fire_plain, pack_plain)
 
 #ifdef ND_X86
 #include "x86.h"
@@ -202,9 +263,8 @@ static void tally_plain(const nd_tally *tally, int row) { tally_row(tally, row);
 /* ---- the doors ---- */
 
 typedef void (*nd_row)(const nd_layer *, int, int32_t *);
-typedef void (*nd_tally_row)(const nd_tally *, int);
 
-int nd_abi(void) { return (int)(sizeof(nd_layer) * 1000000 + sizeof(nd_term) * 1000 + sizeof(nd_tally)); }
+int nd_abi(void) { return (int)(sizeof(nd_layer) * 1000 + sizeof(nd_term)); }
 
 int nd_threaded(void) {
 #ifdef _OPENMP
@@ -220,7 +280,10 @@ int nd_paths(void) {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2")) found |= ND_AVX2;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
-        && __builtin_cpu_supports("avx512vnni")) found |= ND_AVX512;
+        && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi")) {
+        found |= ND_AVX512;
+        if (__builtin_cpu_supports("avx512vbmi2")) found |= ND_VBMI2;
+    }
 #endif
     return found;
 }
@@ -228,6 +291,7 @@ int nd_paths(void) {
 static nd_row row_of(int path) {
     if (!(path & nd_paths())) return 0;
 #ifdef ND_X86
+    if (path == ND_VBMI2) return row_vbmi2;
     if (path == ND_AVX512) return row_avx512;
     if (path == ND_AVX2) return row_avx2;
 #endif
@@ -248,20 +312,5 @@ int nd_run_layer(const nd_layer *layer, int path, int threads) {
     (void)threads;
     for (int row = 0; row < layer->rows; row++) run(layer, row, layer->scratch);
 #endif
-    return 0;
-}
-
-int nd_run_tally(const nd_tally *tally, int path, int threads) {
-    nd_tally_row run = tally_plain;
-    if (!(path & nd_paths())) return 1;
-#ifdef ND_X86
-    if (path != ND_PLAIN) run = tally_avx2;
-#endif
-#ifdef _OPENMP
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic, 4)
-#else
-    (void)threads;
-#endif
-    for (int row = 0; row < tally->rows; row++) run(tally, row);
     return 0;
 }

@@ -12,16 +12,26 @@
 #define ND_LANES 16
 
 /* Instruction paths, as bits. */
-enum { ND_PLAIN = 1, ND_AVX2 = 2, ND_AVX512 = 4 };
+enum { ND_PLAIN = 1, ND_AVX2 = 2, ND_AVX512 = 4, ND_VBMI2 = 8 };
+
+/* Bytes of the spikes of one place as bits, bit c of the 64-bit words for channel c. */
+#define ND_MASK_BYTES(channels) (8 * (((channels) + 63) / 64))
 
 /* A convolution that contributes to the current of a layer.
  *
  * Weights of the plain path are int16 [row][column][input][channels]. Those of the others are groups of four bytes,
  * [row][column][group][channels][4]: four inputs of int8 for spike counts, two of int16 for graded codes.
+ *
+ * The event form, for sources of spikes that are 0 or 1, reads them as bits, and adds up rows of a table of its own:
+ * int16 [column][row * inputs + input][channels], where one row of zeros ends every column.
  */
 typedef struct {
     const void *source;    /* what the first tap of the first output place reads in step 0 */
     const void *weights;
+    const int16_t *events; /* the table of the event form, or 0 */
+    const uint8_t *form;   /* [steps], not 0 where the event form runs; 0 for none */
+    const uint8_t *masks;  /* as 'source', but bits; 64-bit words a place */
+    int64_t mask_step, mask_row, mask_place; /* bytes */
     int64_t step_bytes;    /* from one time step to the next; 0 where the source is the same in all steps */
     int64_t row_bytes;
     int64_t place_bytes;
@@ -31,6 +41,9 @@ typedef struct {
     int32_t graded;        /* the source holds int16 codes, else uint8 counts */
     int32_t shift;         /* the sum is shifted left by this: weights may be stored halved */
     int32_t run;           /* groups whose products int16 lanes can add without overflow */
+    int32_t inputs;        /* of the event form: channels of the source, a multiple of ND_LANES */
+    int32_t event_shift;   /* of the event form's sum */
+    int32_t narrow;        /* 16 bits hold every sum of the event form */
 } nd_term;
 
 typedef struct {
@@ -41,8 +54,14 @@ typedef struct {
     const int32_t *threshold; /* remembers: [channels], of the membrane; else [levels][channels], of the current */
     void *out;                /* uint8 counts of step 0, or int32 sums over all steps where there are no levels */
     int64_t out_step, out_row; /* bytes; the readout's out_step is 0 */
+    uint8_t *masks;           /* the counts of a single level as bits, ND_MASK_BYTES a place; or 0 */
+    int64_t mask_step, mask_row; /* bytes */
     int32_t *scratch;         /* what one thread needs, times the threads */
-    int64_t scratch_stride;   /* of one thread, in int32 */
+    int64_t scratch_stride;   /* of one thread, in int32; at least nd_scratch(), a multiple of 16 */
+    uint32_t *spikes;         /* [steps][rows], sums of the counts; 0 for the readout */
+    uint32_t *sums;           /* [steps][rows][channels], sums over the counted columns; 0 where nobody counts */
+    uint32_t *ever;           /* [rows][channels], counted places with a spike in some step */
+    uint8_t *any;             /* [steps][rows][columns], not 0 where some channel spikes; counted places only */
     int32_t term_count;
     int32_t steps;
     int32_t rows, columns;    /* of the output */
@@ -52,28 +71,17 @@ typedef struct {
     int32_t u_remembers;      /* the current does */
     int32_t wraps;            /* the current may leave its 24 bits */
     int32_t constant;         /* no source changes between steps */
+    int32_t summed;           /* the readout: uint8 holds the sources' sums over all steps */
+    int32_t first_row, end_row, first_column, end_column; /* the counted places */
 } nd_layer;
 
 int nd_abi(void);
 int nd_paths(void);
 int nd_threaded(void);
+
+/* Words of int32 that one thread needs for a layer. */
+int64_t nd_scratch(const nd_layer *layer);
+
 int nd_run_layer(const nd_layer *layer, int path, int threads);
-
-/* Sums of spike counts over the columns of each row.
- *
- * counts: uint8 [steps][rows][columns][channels] with the strides given, values up to levels.
- * sums: uint32 [steps][rows][channels]; ever: uint32 [rows][channels], places that are not 0 in some step;
- * any: uint8 [steps][rows][columns], not 0 where a channel is not 0.
- */
-typedef struct {
-    const uint8_t *counts;
-    uint32_t *sums;
-    uint32_t *ever;
-    uint8_t *any;
-    int64_t step_bytes, row_bytes, place_bytes;
-    int32_t steps, rows, columns, channels, levels;
-} nd_tally;
-
-int nd_run_tally(const nd_tally *tally, int path, int threads);
 
 #endif

@@ -10,7 +10,7 @@ from pathlib import Path
 from neurodeploy.errors import InternalError, UserError
 from neurodeploy.simulate.kernel.build import LIBRARY
 
-PATHS = {"plain": 1, "avx2": 2, "avx512": 4}
+PATHS = {"plain": 1, "avx2": 2, "avx512": 4, "vbmi2": 8}
 """Instruction paths by name, slowest first, as the bits of kernel.h."""
 
 PIXELS = 8
@@ -26,6 +26,12 @@ class Term(ctypes.Structure):
     _fields_ = (
         ("source", ctypes.c_void_p),
         ("weights", ctypes.c_void_p),
+        ("events", ctypes.c_void_p),
+        ("form", ctypes.c_void_p),
+        ("masks", ctypes.c_void_p),
+        ("mask_step", ctypes.c_int64),
+        ("mask_row", ctypes.c_int64),
+        ("mask_place", ctypes.c_int64),
         ("step_bytes", ctypes.c_int64),
         ("row_bytes", ctypes.c_int64),
         ("place_bytes", ctypes.c_int64),
@@ -37,6 +43,9 @@ class Term(ctypes.Structure):
         ("graded", ctypes.c_int32),
         ("shift", ctypes.c_int32),
         ("run", ctypes.c_int32),
+        ("inputs", ctypes.c_int32),
+        ("event_shift", ctypes.c_int32),
+        ("narrow", ctypes.c_int32),
     )
 
 
@@ -52,8 +61,15 @@ class Layer(ctypes.Structure):
         ("out", ctypes.c_void_p),
         ("out_step", ctypes.c_int64),
         ("out_row", ctypes.c_int64),
+        ("masks", ctypes.c_void_p),
+        ("mask_step", ctypes.c_int64),
+        ("mask_row", ctypes.c_int64),
         ("scratch", ctypes.c_void_p),
         ("scratch_stride", ctypes.c_int64),
+        ("spikes", ctypes.c_void_p),
+        ("sums", ctypes.c_void_p),
+        ("ever", ctypes.c_void_p),
+        ("any", ctypes.c_void_p),
         ("term_count", ctypes.c_int32),
         ("steps", ctypes.c_int32),
         ("rows", ctypes.c_int32),
@@ -64,25 +80,11 @@ class Layer(ctypes.Structure):
         ("u_remembers", ctypes.c_int32),
         ("wraps", ctypes.c_int32),
         ("constant", ctypes.c_int32),
-    )
-
-
-class Tally(ctypes.Structure):
-    """``nd_tally`` of kernel.h."""
-
-    _fields_ = (
-        ("counts", ctypes.c_void_p),
-        ("sums", ctypes.c_void_p),
-        ("ever", ctypes.c_void_p),
-        ("any", ctypes.c_void_p),
-        ("step_bytes", ctypes.c_int64),
-        ("row_bytes", ctypes.c_int64),
-        ("place_bytes", ctypes.c_int64),
-        ("steps", ctypes.c_int32),
-        ("rows", ctypes.c_int32),
-        ("columns", ctypes.c_int32),
-        ("channels", ctypes.c_int32),
-        ("levels", ctypes.c_int32),
+        ("summed", ctypes.c_int32),
+        ("first_row", ctypes.c_int32),
+        ("end_row", ctypes.c_int32),
+        ("first_column", ctypes.c_int32),
+        ("end_column", ctypes.c_int32),
     )
 
 
@@ -92,7 +94,8 @@ class Library:
     def __init__(self, handle: ctypes.CDLL) -> None:
         self._handle = handle
         handle.nd_run_layer.argtypes = (ctypes.POINTER(Layer), ctypes.c_int, ctypes.c_int)
-        handle.nd_run_tally.argtypes = (ctypes.POINTER(Tally), ctypes.c_int, ctypes.c_int)
+        handle.nd_scratch.argtypes = (ctypes.POINTER(Layer),)
+        handle.nd_scratch.restype = ctypes.c_int64
         found = int(handle.nd_paths())
         self.paths = tuple(name for name, bit in PATHS.items() if found & bit)
         """Instruction paths that this machine has, slowest first."""
@@ -104,10 +107,9 @@ class Library:
         if self._handle.nd_run_layer(ctypes.byref(layer), PATHS[path], threads):
             raise InternalError(f"the kernel has no path {path}")
 
-    def run_tally(self, tally: Tally, path: str, threads: int) -> None:
-        """Sums counts; releases Python's lock."""
-        if self._handle.nd_run_tally(ctypes.byref(tally), PATHS[path], threads):
-            raise InternalError(f"the kernel has no path {path}")
+    def scratch(self, layer: Layer) -> int:
+        """Words of 32 bits that one thread needs for a layer."""
+        return int(self._handle.nd_scratch(ctypes.byref(layer)))
 
 
 def load(file: Path) -> Library | str:
@@ -119,7 +121,7 @@ def load(file: Path) -> Library | str:
         abi = int(handle.nd_abi())
     except (OSError, AttributeError) as error:
         return f"the compiled kernel cannot be loaded: {error}"
-    if abi != ctypes.sizeof(Layer) * 1_000_000 + ctypes.sizeof(Term) * 1000 + ctypes.sizeof(Tally):
+    if abi != ctypes.sizeof(Layer) * 1000 + ctypes.sizeof(Term):
         return "the compiled kernel is of another version of the program: install the package anew"
     return Library(handle)
 

@@ -25,7 +25,7 @@ from neurodeploy.quantize.network import (
     IntegerNode,
     IntegerReadout,
 )
-from neurodeploy.simulate.kernel.library import LANES
+from neurodeploy.simulate.kernel.pack import EventTable, pack, pack_events, rounded
 
 Pair = tuple[int, int]
 
@@ -57,6 +57,7 @@ class TermPlan:
         graded: The source is the input's codes.
         shift: 1 where the weights are stored halved.
         run: Groups whose products 16 bits can add up.
+        events: The table of the event form; None for sources that are not binary.
         kernel: Rows and columns.
         dilation: As in the network.
         padding: As in the network.
@@ -69,6 +70,7 @@ class TermPlan:
     graded: bool
     shift: int
     run: int
+    events: EventTable | None
     kernel: Pair
     dilation: Pair
     padding: Pair
@@ -98,6 +100,7 @@ class LayerPlan:
         threshold: int32; (padded,) of the membrane where the layer remembers, else (D, padded) of the current.
         weight_bound: (C,) for sources of codes and of counts: what the sum reaches a unit of the largest code, and from
             counts.
+        summed: The readout reads its sources' sums over all steps, once.
     """
 
     name: str
@@ -112,6 +115,7 @@ class LayerPlan:
     bias: NDArray[np.int32] | None = None
     threshold: NDArray[np.int32] | None = None
     weight_bound: tuple[int, int] = (0, 0)
+    summed: bool = False
 
     def current_bound(self, code: int) -> int:
         """Largest magnitude of the current, for codes of at most that magnitude."""
@@ -129,6 +133,7 @@ class Plan:
         halo: For every source, the rows and columns of zeros round it.
         last_use: For every source, the place in ``layers`` that reads it last.
         code_max: Largest magnitude of a code with which nothing overflows.
+        binary: Sources whose spikes the event form may read.
     """
 
     path: str
@@ -137,6 +142,7 @@ class Plan:
     halo: dict[str, Pair]
     last_use: dict[str, int]
     code_max: int
+    binary: frozenset[str]
 
 
 def refusal(net: IntegerNetwork) -> str | None:
@@ -226,30 +232,38 @@ def make_plan(net: IntegerNetwork, path: str) -> Plan:
             before = halo.get(term.source, (0, 0))
             halo[term.source] = max(before[0], term.padding[0]), max(before[1], term.padding[1])
             last_use[term.source] = place
-    bounds = [_code_max(net, layer) for layer in layers]
-    return Plan(path, net.host.steps, layers, halo, last_use, min(CODE_MAX, *bounds))
+    code_max = min(CODE_MAX, *(_code_max(net, layer) for layer in layers))
+    binary = frozenset(term.source for layer in layers for term in layer.terms if term.events is not None)
+    return Plan(path, net.host.steps, layers, halo, last_use, code_max, binary)
 
 
 def _layer(net: IntegerNetwork, node: IntegerLif | IntegerReadout, path: str) -> LayerPlan:
-    terms, codes, counts = [], np.zeros(len(node.bias), np.int64), np.zeros(len(node.bias), np.int64)
-    for name in net.sources(node.name):
-        conv = net.nodes[name]
-        if not isinstance(conv, IntegerConv):
-            continue
+    pairs = [
+        (conv, net.nodes[source])
+        for conv in (net.nodes[name] for name in net.sources(node.name))
+        if isinstance(conv, IntegerConv)
+        for source in net.sources(conv.name)
+    ]
+    levels = [len(source.levels) if isinstance(source, IntegerLif) else 0 for _, source in pairs]
+    summed = isinstance(node, IntegerReadout) and net.host.steps > 1 and _sums_fit(levels, net.host.steps)
+    codes, counts = np.zeros(len(node.bias), np.int64), np.zeros(len(node.bias), np.int64)
+    terms = []
+    for (conv, source), count in zip(pairs, levels, strict=True):
         reach = np.abs(conv.weight).sum(axis=(1, 2, 3))
-        for source_name in net.sources(name):
-            source = net.nodes[source_name]
-            levels = len(source.levels) if isinstance(source, IntegerLif) else 0
-            terms.append(_term(conv, source_name, levels, path))
-            if levels:
-                counts = counts + reach * levels
-            else:
-                codes = codes + reach
+        terms.append(_term(conv, source.name, count * (net.host.steps if summed else 1), path))
+        if count:
+            counts = counts + reach * count
+        else:
+            codes = codes + reach
     channels = len(node.bias)
-    padded = -(-channels // LANES) * LANES
     bound = int(codes.max(initial=0)), int(counts.max(initial=0))
-    plan = LayerPlan(node.name, tuple(terms), channels, padded, weight_bound=bound)
+    plan = LayerPlan(node.name, tuple(terms), channels, rounded(channels), weight_bound=bound, summed=summed)
     return plan if isinstance(node, IntegerReadout) else _with_neurons(plan, node, net.host.steps)
+
+
+def _sums_fit(levels: list[int], steps: int) -> bool:
+    """Whether the counts of all steps together are as counts of one step may be."""
+    return bool(levels) and min(levels) > 0 and max(levels) * steps <= LEVELS_MAX
 
 
 def _with_neurons(plan: LayerPlan, node: IntegerLif, steps: int) -> LayerPlan:
@@ -303,8 +317,9 @@ def _code_max(net: IntegerNetwork, layer: LayerPlan) -> int:
 
 def _term(conv: IntegerConv, source: str, levels: int, path: str) -> TermPlan:
     graded = not levels
-    shift = 0 if graded or path == "plain" else _shift_of(conv.weight) or 0
-    weights, groups = _pack(conv.weight >> shift, graded, path)
+    halves = 0 if graded else _shift_of(conv.weight) or 0
+    shift = 0 if path == "plain" else halves
+    weights, groups = pack(conv.weight >> shift, graded, path)
     return TermPlan(
         conv=conv.name,
         source=source,
@@ -313,33 +328,11 @@ def _term(conv: IntegerConv, source: str, levels: int, path: str) -> TermPlan:
         graded=graded,
         shift=shift,
         run=1 if graded else max(1, CODE_MAX // (256 * levels)),
+        events=pack_events(conv.weight, halves) if levels == 1 else None,
         kernel=(conv.weight.shape[2], conv.weight.shape[3]),
         dilation=conv.dilation,
         padding=conv.padding,
     )
-
-
-def _pack(weight: IntArray, graded: bool, path: str) -> tuple[NDArray[Any], int]:
-    """Weights as kernel.h says, and the groups (or inputs) a tap."""
-    outputs, inputs, rows, columns = weight.shape
-    padded = -(-outputs // LANES) * LANES
-    size, kind = (1, np.int16) if path == "plain" else (2, np.int16) if graded else (4, np.int8)
-    groups = -(-inputs // size)
-    table = np.zeros((rows, columns, groups * size, padded), np.int64)
-    table[:, :, :inputs, :outputs] = weight.transpose(2, 3, 1, 0)
-    grouped = table.reshape(rows, columns, groups, size, padded).swapaxes(3, 4)
-    packed = aligned(grouped.shape, kind)
-    packed[...] = grouped
-    return packed, groups
-
-
-def aligned(shape: tuple[int, ...], dtype: Any, slack: int = 0) -> NDArray[Any]:
-    """Zeros whose first byte lies at a multiple of 64, with ``slack`` bytes of zeros behind them."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.zeros(size + slack + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    zeros: NDArray[Any] = raw[start : start + size].view(dtype).reshape(shape)
-    return zeros
 
 
 def may_wrap(layer: LayerPlan, code: int, steps: int) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections import defaultdict
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +12,9 @@ from numpy.typing import NDArray
 from neurodeploy.errors import UserError
 from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.simulate import reference
+from neurodeploy.simulate.kernel.buffers import POOL, Buffer, Pair, slack
 from neurodeploy.simulate.kernel.counts import SpikeCounts
 from neurodeploy.simulate.kernel.library import (
-    LANES,
     PIXELS,
     Layer,
     Term,
@@ -24,40 +22,20 @@ from neurodeploy.simulate.kernel.library import (
     library,
     missing,
 )
-from neurodeploy.simulate.kernel.plan import LayerPlan, Plan, TermPlan, aligned, make_plan, may_wrap, refusal
-from neurodeploy.simulate.observe import CountObserver, IntArray, Observer, takes_counts
+from neurodeploy.simulate.kernel.pack import aligned
+from neurodeploy.simulate.kernel.plan import LayerPlan, Plan, TermPlan, make_plan, may_wrap, refusal
+from neurodeploy.simulate.observe import CountObserver, IntArray, Observer, WindowObserver, takes_counts
 
-Pair = tuple[int, int]
+Form = Literal["auto", "dense", "events"]
+
+EVENT_RATE = {"plain": 0.9, "avx2": 0.2, "avx512": 0.3, "vbmi2": 0.3}
+"""Spike rate of a source below which the event form of a layer is the faster one, by instruction path. Measured."""
 
 WORK_PER_THREAD = 1 << 21
 """Multiply-accumulates of a layer for which another thread is worth while; some tens of microseconds."""
 
 _PLANS: dict[int, dict[str, Plan | str]] = {}
 """Plans by the identity of their network, for as long as it lives."""
-
-
-@dataclass(frozen=True)
-class _Buffer:
-    """What a node hands on: (T or 1, rows, columns, channels) with zeros of ``halo`` all round."""
-
-    array: NDArray[Any]
-    halo: Pair
-
-    @property
-    def extent(self) -> Pair:
-        """Rows and columns without the halo."""
-        return self.array.shape[1] - 2 * self.halo[0], self.array.shape[2] - 2 * self.halo[1]
-
-    @property
-    def inside(self) -> NDArray[Any]:
-        """The array without the halo."""
-        rows, columns = self.extent
-        return self.array[:, self.halo[0] : self.halo[0] + rows, self.halo[1] : self.halo[1] + columns]
-
-    def address(self, row: int, column: int) -> int:
-        """Address of a place in the first step, counted from the first place of the halo."""
-        _, row_bytes, place_bytes, _ = self.array.strides
-        return int(self.array.ctypes.data) + row * row_bytes + column * place_bytes
 
 
 def plan_for(net: IntegerNetwork, path: str) -> Plan | str:
@@ -97,6 +75,7 @@ def run(
     observer: Observer | None = None,
     path: str | None = None,
     threads: int | None = None,
+    form: Form = "auto",
 ) -> IntArray:
     """Runs a network as :func:`neurodeploy.simulate.reference.run` does, bit for bit.
 
@@ -108,6 +87,8 @@ def run(
         observer: Is shown the codes and every spiking layer.
         path: Instruction path; by default the fastest that the machine has.
         threads: By default ``OMP_NUM_THREADS``, or the cores of this process.
+        form: ``events`` adds weights for spikes wherever they are binary, ``dense`` multiplies everywhere; ``auto``
+            takes, for every layer and step, what the spike rate of its source makes the faster one.
 
     Returns:
         (C, h', w') int64: the sum over all time steps of the current into the readout plus its bias.
@@ -130,7 +111,7 @@ def run(
         )
     if observer is not None and not takes_counts(observer):
         return reference.run(net, codes, observer=observer)
-    total = _Run(plan, codes, observer, threads or default_threads()).total()
+    total = _Run(plan, codes, observer, threads or default_threads(), form).total()
     return total + net.readout.bias.reshape(-1, 1, 1) * plan.steps
 
 
@@ -178,13 +159,14 @@ def _extents(plan: Plan, size: Pair) -> dict[str, Pair] | str:
 class _Run:
     """One run: the buffers, and the layers in turn."""
 
-    def __init__(self, plan: Plan, codes: IntArray, observer: Observer | None, threads: int) -> None:
-        self.plan, self.observer, self.threads = plan, observer, threads
+    def __init__(self, plan: Plan, codes: IntArray, observer: CountObserver | None, threads: int, form: Form) -> None:
+        self.plan, self.observer, self.threads, self.form = plan, observer, threads, form
         self.largest = _largest(codes)
         self.size = codes.shape[-2], codes.shape[-1]
         self.codes = codes if codes.ndim == 4 else codes[None]
-        self.live: dict[str, _Buffer] = {}
-        self.free: dict[tuple[tuple[int, ...], Pair], list[_Buffer]] = defaultdict(list)
+        self.live: dict[str, Buffer] = {}
+        self.sparse: dict[str, NDArray[np.uint8]] = {}
+        """For every source, (T,): whether its spikes are few enough for the event form."""
         if observer is not None:
             observer.codes(codes=codes, origin=(0, 0), extent=self.size)
 
@@ -199,54 +181,77 @@ class _Run:
                     self.live[term.source] = self._codes_buffer(term)
             if layer.levels:
                 self._spiking(layer, extents[layer.name])
-                self._show(layer)
             else:
                 rows, columns = extents[layer.name]
                 sums = aligned((rows, columns, layer.padded), np.int32, slack=4 * PIXELS * layer.padded)
-                self._call(layer, sums.ctypes.data, (0, sums.strides[0]), extents[layer.name])
+                self._run(self._call(layer, sums.ctypes.data, (0, sums.strides[0]), extents[layer.name]))
             self._release(place)
         found: IntArray = sums[:, :, : layer.channels].transpose(2, 0, 1).astype(np.int64, order="C")
         return found
 
-    def _codes_buffer(self, term: TermPlan) -> _Buffer:
+    def _codes_buffer(self, term: TermPlan) -> Buffer:
         steps, channels, rows, columns = self.codes.shape
         halo = self.plan.halo[term.source]
         shape = (steps, rows + 2 * halo[0], columns + 2 * halo[1], channels + channels % 2)
-        buffer = _Buffer(aligned(shape, np.int16, slack=_slack(2 * shape[3])), halo)
+        buffer = Buffer(aligned(shape, np.int16, slack=slack(2 * shape[3])), halo)
         buffer.inside[..., :channels] = self.codes.transpose(0, 2, 3, 1)
         return buffer
 
     def _spiking(self, layer: LayerPlan, extent: Pair) -> None:
         halo = self.plan.halo.get(layer.name, (0, 0))
         shape = (self.plan.steps, extent[0] + 2 * halo[0], extent[1] + 2 * halo[1], layer.padded)
-        kept = self.free[shape, halo]
-        # one that an earlier layer is done with has its zeros all round still
-        buffer = kept.pop() if kept else _Buffer(aligned(shape, np.uint8, slack=_slack(layer.padded)), halo)
-        self._call(layer, buffer.address(*halo), buffer.array.strides[:2], extent)
+        buffer = POOL.take(shape, halo)
+        call = self._call(layer, buffer.address(*halo), buffer.array.strides[:2], extent)
+        spikes = np.empty((self.plan.steps, extent[0]), np.uint32)
+        call.spikes = spikes.ctypes.data
+        if layer.name in self.plan.binary and self.form != "dense" and buffer.masks is not None:
+            call.masks = buffer.mask_address(*halo)
+            call.mask_step, call.mask_row = buffer.masks.strides[:2]
         self.live[layer.name] = buffer
+        if self.observer is None:
+            self._run(call)
+        else:
+            self._run_counted(layer, call, buffer, self.observer)
+        few = EVENT_RATE[self.plan.path] * extent[0] * extent[1] * layer.channels
+        sparse = spikes.sum(axis=1) < few if self.form == "auto" else np.ones(self.plan.steps)
+        self.sparse[layer.name] = sparse.astype(np.uint8)
 
-    def _show(self, layer: LayerPlan) -> None:
-        if self.observer is None or not isinstance(self.observer, CountObserver):
-            return
-        counts = SpikeCounts(self.live[layer.name].inside, layer.channels, layer.levels, self.plan.path, self.threads)
-        rows, columns = counts.values.shape[1:3]
-        self.observer.layer_counts(name=layer.name, counts=counts, origin=(0, 0), extent=(rows, columns))
+    def _run_counted(self, layer: LayerPlan, call: Layer, buffer: Buffer, observer: CountObserver) -> None:
+        """Runs a layer, sums up its spikes over what the observer wants to see of it, and shows it them."""
+        rows, columns = extent = buffer.extent
+        window = slice(0, rows), slice(0, columns)
+        if isinstance(observer, WindowObserver):
+            window = observer.owned
+        steps = self.plan.steps
+        sums = np.empty((steps, rows, layer.padded), np.uint32)
+        ever = np.empty((rows, layer.padded), np.uint32)
+        marks = np.empty((steps, rows, columns), np.uint8)
+        call.sums, call.ever, call.any = sums.ctypes.data, ever.ctypes.data, marks.ctypes.data
+        call.first_row, call.end_row = window[0].start, window[0].stop
+        call.first_column, call.end_column = window[1].start, window[1].stop
+        self._run(call)
+        counts = SpikeCounts(
+            values=buffer.inside[:, window[0], window[1]],
+            channels=layer.channels,
+            levels=layer.levels,
+            sums=sums[:, window[0]],
+            ever=ever[window[0]],
+            marks=marks[:, window[0], window[1]],
+        )
+        observer.layer_counts(name=layer.name, counts=counts, origin=(0, 0), extent=extent)
 
     def _release(self, place: int) -> None:
         for name in list(self.live):
             if self.plan.last_use.get(name, place) <= place:
                 buffer = self.live.pop(name)
-                if buffer.array.dtype == np.uint8:
-                    self.free[buffer.array.shape, buffer.halo].append(buffer)
+                if buffer.masks is not None:
+                    POOL.give(buffer)
 
-    def _call(self, layer: LayerPlan, out: int, strides: tuple[int, ...], extent: Pair) -> None:
+    def _call(self, layer: LayerPlan, out: int, strides: tuple[int, ...], extent: Pair) -> Layer:
         terms = (Term * len(layer.terms))(*(self._term(term) for term in layer.terms))
-        threads = self._useful_threads(layer, extent)
-        stride = -(-PIXELS * layer.padded * (2 + layer.levels) // LANES) * LANES
-        scratch = aligned((threads, stride), np.int32)
         tables = (layer.v_keep, layer.u_keep, layer.bias, layer.threshold)
         v_keep, u_keep, bias, threshold = (None if table is None else table.ctypes.data for table in tables)
-        call = Layer(
+        return Layer(
             terms=ctypes.cast(terms, ctypes.POINTER(Term)),
             v_keep=v_keep,
             u_keep=u_keep,
@@ -255,8 +260,6 @@ class _Run:
             out=out,
             out_step=strides[0],
             out_row=strides[1],
-            scratch=scratch.ctypes.data,
-            scratch_stride=stride,
             term_count=len(layer.terms),
             steps=self.plan.steps,
             rows=extent[0],
@@ -267,13 +270,23 @@ class _Run:
             u_remembers=layer.u_remembers,
             wraps=may_wrap(layer, self.largest, self.plan.steps),
             constant=not any(term.step_bytes for term in terms),
+            summed=layer.summed,
         )
+
+    def _run(self, call: Layer) -> None:
+        threads = self._useful_threads(call)
+        words = library().scratch(call)
+        scratch = aligned((threads, words), np.int32)
+        call.scratch, call.scratch_stride = scratch.ctypes.data, words
         library().run_layer(call, self.plan.path, threads)
 
-    def _useful_threads(self, layer: LayerPlan, extent: Pair) -> int:
+    def _useful_threads(self, call: Layer) -> int:
         """As many threads as have enough to do: waking one up and waiting for it costs as much as a small layer."""
-        work = extent[0] * extent[1] * self.plan.steps * sum(term.weights.size for term in layer.terms)
-        return max(1, min(self.threads, extent[0], work // WORK_PER_THREAD))
+        places = call.rows * call.columns * call.steps * call.channels
+        work = sum(term.rows * term.columns * term.groups for term in call.terms[: call.term_count])
+        size = 1 if self.plan.path == "plain" else 4
+        useful: int = places * work * size // WORK_PER_THREAD
+        return max(1, min(self.threads, int(call.rows), useful))
 
     def _term(self, term: TermPlan) -> Term:
         buffer = self.live[term.source]
@@ -292,9 +305,22 @@ class _Run:
             graded=term.graded,
             shift=term.shift,
             run=term.run,
+            **self._events(term, buffer),
         )
 
-
-def _slack(place_bytes: int) -> int:
-    """Bytes behind a buffer: the kernel computes whole blocks of places, and throws away what lies beyond a row."""
-    return PIXELS * place_bytes
+    def _events(self, term: TermPlan, buffer: Buffer) -> dict[str, Any]:
+        """What the event form of a term needs, where it has one."""
+        if term.events is None or buffer.masks is None or self.form == "dense":
+            return {}
+        step, row, place, _ = buffer.masks.strides
+        return {
+            "masks": buffer.mask_address(buffer.halo[0] - term.padding[0], buffer.halo[1] - term.padding[1]),
+            "mask_step": step,
+            "mask_row": row,
+            "mask_place": place,
+            "events": term.events.rows.ctypes.data,
+            "form": self.sparse[term.source].ctypes.data,
+            "inputs": term.events.inputs,
+            "event_shift": term.events.shift,
+            "narrow": term.events.narrow,
+        }

@@ -1,7 +1,8 @@
 /* The AVX2 and the AVX-512 VNNI paths; part of kernel.c. */
 
 #define ND_TARGET_AVX2 __attribute__((target("avx2")))
-#define ND_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx2")))
+#define ND_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx2,popcnt,bmi")))
+#define ND_TARGET_VBMI2 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi2,avx2,popcnt,bmi")))
 
 ND_INLINE int32_t four_bytes(const uint8_t *at) {
     int32_t value;
@@ -73,9 +74,19 @@ ND_TARGET_AVX2 ND_INLINE void term_avx2(
     }
 }
 
-ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, count_plain, fire_plain)
+#define ND_E(name) name##_avx2
+#define ND_ATTRIBUTES ND_TARGET_AVX2
+#define ND_NARROW 16
+#define ND_WIDE 8
+#define ND_LIST list_plain
+#include "events.h"
+#undef ND_E
+#undef ND_ATTRIBUTES
+#undef ND_NARROW
+#undef ND_WIDE
+#undef ND_LIST
 
-ND_TARGET_AVX2 static void tally_avx2(const nd_tally *tally, int row) { tally_row(tally, row); }
+ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, events_avx2, count_plain, fire_plain, pack_plain)
 
 /* ---- AVX-512 VNNI: eight places by up to three times sixteen channels, sums in registers ---- */
 
@@ -193,15 +204,43 @@ ND_TARGET_AVX512 ND_INLINE __m512i decayed_current(__m512i x, __m512i keep) {
     return negated_where(x, kept);
 }
 
+/* One population, a current that is forgotten after a step and stays inside its register: the commonest neuron. */
+ND_TARGET_AVX512 ND_INLINE void fire_single_avx512(
+    const nd_layer *layer, const int32_t *sums, int places, int step, int32_t *v, uint8_t *out) {
+    const int channels = layer->channels;
+    const __m512i top = _mm512_set1_epi32(ND_LIMIT - 1), bottom = _mm512_set1_epi32(1 - ND_LIMIT);
+    const __m128i one = _mm_set1_epi8(1);
+    for (int first = 0; first < channels; first += ND_LANES) {
+        const __m512i keep = _mm512_loadu_si512(layer->v_keep + first), bias = _mm512_loadu_si512(layer->bias + first);
+        const __m512i threshold = _mm512_loadu_si512(layer->threshold + first);
+        const int32_t *sum = sums + first;
+        int32_t *membrane = v + first;
+        uint8_t *spikes = out + first;
+        for (int place = 0; place < places; place++, sum += channels, membrane += channels, spikes += channels) {
+            __m512i x = _mm512_add_epi32(_mm512_slli_epi32(_mm512_loadu_si512(sum), 6), bias);
+            if (step) x = _mm512_add_epi32(x, decayed_membrane(_mm512_loadu_si512(membrane), keep));
+            x = _mm512_max_epi32(_mm512_min_epi32(x, top), bottom);
+            _mm512_storeu_si512(membrane, _mm512_maskz_mov_epi32(_mm512_cmple_epi32_mask(x, threshold), x));
+            const __mmask16 fired = _mm512_cmpgt_epi32_mask(x, threshold);
+            _mm_storeu_si128((__m128i *)(void *)spikes, _mm_maskz_mov_epi8(fired, one));
+        }
+    }
+}
+
 ND_TARGET_AVX512 ND_INLINE void fire_avx512(
-    const nd_layer *layer, const int32_t *sums, int places, int32_t *u, int32_t *v, uint8_t *out) {
+    const nd_layer *layer, const int32_t *sums, int places, int step, int32_t *u, int32_t *v, uint8_t *out) {
+    if (layer->levels == 1 && !layer->u_remembers && !layer->wraps) {
+        if (step) fire_single_avx512(layer, sums, places, 1, v, out);
+        else fire_single_avx512(layer, sums, places, 0, v, out);
+        return;
+    }
     const int channels = layer->channels, levels = layer->levels;
     const __m512i one = _mm512_set1_epi32(1), unit = _mm512_set1_epi32(ND_LIMIT);
     const __m512i top = _mm512_set1_epi32(ND_LIMIT - 1), bottom = _mm512_set1_epi32(1 - ND_LIMIT);
     for (int place = 0; place < places; place++, sums += channels, u += channels, out += channels) {
         for (int first = 0; first < channels; first += ND_LANES) {
             __m512i current = _mm512_slli_epi32(_mm512_loadu_si512(sums + first), 6), count = _mm512_setzero_si512();
-            if (layer->u_remembers) {
+            if (step && layer->u_remembers) {
                 const __m512i keep = _mm512_loadu_si512(layer->u_keep + first);
                 current = _mm512_add_epi32(current, decayed_current(_mm512_loadu_si512(u + first), keep));
             }
@@ -212,8 +251,8 @@ ND_TARGET_AVX512 ND_INLINE void fire_avx512(
             for (int level = 0; level < levels; level++) {
                 int32_t *membrane = v + ((int64_t)place * levels + level) * channels + first;
                 const __m512i bias = _mm512_loadu_si512(layer->bias + (int64_t)level * channels + first);
-                __m512i x = decayed_membrane(_mm512_loadu_si512(membrane), keep);
-                x = _mm512_add_epi32(_mm512_add_epi32(x, current), bias);
+                __m512i x = _mm512_add_epi32(current, bias);
+                if (step) x = _mm512_add_epi32(x, decayed_membrane(_mm512_loadu_si512(membrane), keep));
                 x = _mm512_max_epi32(_mm512_min_epi32(x, top), bottom);
                 const __mmask16 fired = _mm512_cmpgt_epi32_mask(x, threshold);
                 _mm512_storeu_si512(membrane, _mm512_maskz_mov_epi32((__mmask16)~fired, x));
@@ -224,4 +263,132 @@ ND_TARGET_AVX512 ND_INLINE void fire_avx512(
     }
 }
 
-ND_DEFINE_ROW(row_avx512, ND_TARGET_AVX512, term_avx512, count_avx512, fire_avx512)
+ND_TARGET_AVX512 ND_INLINE void pack_avx512(const uint8_t *counts, int places, int channels, uint8_t *masks) {
+    for (int place = 0; place < places; place++, counts += channels, masks += ND_MASK_BYTES(channels)) {
+        for (int first = 0; first < channels; first += 64) {
+            const int left = channels - first;
+            const __mmask64 within = left < 64 ? ((__mmask64)1 << left) - 1 : ~(__mmask64)0;
+            const __m512i here = _mm512_maskz_loadu_epi8(within, counts + first);
+            const uint64_t mask = _mm512_test_epi8_mask(here, here);
+            memcpy(masks + first / 8, &mask, sizeof mask);
+        }
+    }
+}
+
+ND_TARGET_AVX512 ND_INLINE void widen_sixteen(__m256i narrow, int32_t *sums, int shift, int add) {
+    const __m512i sum = _mm512_sll_epi32(_mm512_cvtepi16_epi32(narrow), _mm_cvtsi32_si128(shift));
+    _mm512_storeu_si512(sums, add ? _mm512_add_epi32(_mm512_loadu_si512(sums), sum) : sum);
+}
+
+#define widen_half(VECTOR, SUMS, SHIFT, ADD) widen_sixteen((__m256i)(VECTOR), SUMS, SHIFT, ADD)
+#define widen_full(VECTOR, SUMS, SHIFT, ADD)                                                              \
+    do {                                                                                                  \
+        widen_sixteen(_mm512_castsi512_si256((__m512i)(VECTOR)), SUMS, SHIFT, ADD);                       \
+        widen_sixteen(_mm512_extracti64x4_epi64((__m512i)(VECTOR), 1), (SUMS) + ND_LANES, SHIFT, ADD);    \
+    } while (0)
+
+/* Vectors of 64 bytes where they fill the channels; else of 32, which never straddle two lines of the cache. */
+
+#define ND_E(name) name##_avx512_half
+#define ND_BLOCK
+#define ND_WIDEN widen_half
+#define ND_ATTRIBUTES ND_TARGET_AVX512
+#define ND_NARROW 16
+#define ND_WIDE 16
+#define ND_LIST list_plain
+#include "events.h"
+#undef ND_E
+#undef ND_ATTRIBUTES
+#undef ND_NARROW
+#undef ND_LIST
+#undef ND_WIDE
+#undef ND_BLOCK
+#undef ND_WIDEN
+
+#define ND_E(name) name##_avx512_full
+#define ND_BLOCK
+#define ND_WIDEN widen_full
+#define ND_ATTRIBUTES ND_TARGET_AVX512
+#define ND_NARROW 32
+#define ND_WIDE 16
+#define ND_LIST list_plain
+#include "events.h"
+#undef ND_E
+#undef ND_ATTRIBUTES
+#undef ND_NARROW
+#undef ND_LIST
+#undef ND_WIDE
+#undef ND_BLOCK
+#undef ND_WIDEN
+
+ND_TARGET_AVX512 ND_INLINE void events_avx512(
+    const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add,
+    int16_t *narrow, uint16_t *list) {
+    if (term->narrow && term->columns == 3 && term->column_dilation == 1) {
+        if (layer->channels % 32) events_block_avx512_half(layer, term, masks, sums, add, list);
+        else events_block_avx512_full(layer, term, masks, sums, add, list);
+    } else if (layer->channels % 32) events_avx512_half(layer, term, masks, sums, places, add, narrow, list);
+    else events_avx512_full(layer, term, masks, sums, places, add, narrow, list);
+}
+
+ND_DEFINE_ROW(row_avx512, ND_TARGET_AVX512, term_avx512, events_avx512, count_avx512, fire_avx512, pack_avx512)
+
+/* As list_plain(), 32 channels at a time and without branches; writes up to 32 entries too many. */
+ND_TARGET_VBMI2 ND_INLINE uint16_t *list_vbmi2(
+    const uint8_t *masks, int inputs, unsigned first, unsigned entries, uint16_t *end) {
+    const __m512i counted = _mm512_cvtepu8_epi16(_mm256_setr_epi8(
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31));
+    const __m512i lanes = _mm512_mullo_epi16(counted, _mm512_set1_epi16((short)entries));
+    for (int start = 0; start < inputs; start += 32, masks += 4) {
+        uint32_t mask;
+        memcpy(&mask, masks, sizeof mask);
+        const __m512i here = _mm512_add_epi16(lanes, _mm512_set1_epi16((short)(first + (unsigned)start * entries)));
+        _mm512_storeu_si512(end, _mm512_maskz_compress_epi16(mask, here));
+        end += __builtin_popcount(mask);
+    }
+    return end;
+}
+
+#define ND_E(name) name##_vbmi2_half
+#define ND_BLOCK
+#define ND_WIDEN widen_half
+#define ND_ATTRIBUTES ND_TARGET_VBMI2
+#define ND_NARROW 16
+#define ND_WIDE 16
+#define ND_LIST list_vbmi2
+#include "events.h"
+#undef ND_E
+#undef ND_ATTRIBUTES
+#undef ND_NARROW
+#undef ND_LIST
+#undef ND_WIDE
+#undef ND_BLOCK
+#undef ND_WIDEN
+
+#define ND_E(name) name##_vbmi2_full
+#define ND_BLOCK
+#define ND_WIDEN widen_full
+#define ND_ATTRIBUTES ND_TARGET_VBMI2
+#define ND_NARROW 32
+#define ND_WIDE 16
+#define ND_LIST list_vbmi2
+#include "events.h"
+#undef ND_E
+#undef ND_ATTRIBUTES
+#undef ND_NARROW
+#undef ND_LIST
+#undef ND_WIDE
+#undef ND_BLOCK
+#undef ND_WIDEN
+
+ND_TARGET_VBMI2 ND_INLINE void events_vbmi2(
+    const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add,
+    int16_t *narrow, uint16_t *list) {
+    if (term->narrow && term->columns == 3 && term->column_dilation == 1) {
+        if (layer->channels % 32) events_block_vbmi2_half(layer, term, masks, sums, add, list);
+        else events_block_vbmi2_full(layer, term, masks, sums, add, list);
+    } else if (layer->channels % 32) events_vbmi2_half(layer, term, masks, sums, places, add, narrow, list);
+    else events_vbmi2_full(layer, term, masks, sums, places, add, narrow, list);
+}
+
+ND_DEFINE_ROW(row_vbmi2, ND_TARGET_VBMI2, term_avx512, events_vbmi2, count_avx512, fire_avx512, pack_avx512)

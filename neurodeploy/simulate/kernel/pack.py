@@ -1,0 +1,102 @@
+"""Weights in the layouts that the kernel reads, see kernel.h."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurodeploy.simulate.kernel.library import LANES
+
+IntArray = NDArray[np.int64]
+
+NARROW_MAX = (1 << 15) - 1
+"""Largest magnitude of a sum that is held in 16 bits."""
+
+EVENTS_BYTES = 1 << 22
+"""Largest table of the event form: beyond it the rows come from memory, and nothing is gained."""
+
+ENTRY_MAX = (1 << 16) - 1
+"""Largest entry of a list of spikes, in 16 lanes of a row of weights."""
+
+
+@dataclass(frozen=True)
+class EventTable:
+    """Weights of the event form.
+
+    Attributes:
+        rows: (columns, rows * inputs + 1, padded outputs) int16; the last row of every column is 0.
+        inputs: Channels of the source, rounded up.
+        narrow: 16 bits hold every sum.
+        shift: Of the sum, to the left.
+    """
+
+    rows: NDArray[np.int16]
+    inputs: int
+    narrow: bool
+    shift: int
+
+
+def rounded(channels: int) -> int:
+    """Channels rounded up to what the kernel computes together."""
+    return -(-channels // LANES) * LANES
+
+
+def mask_bytes(channels: int) -> int:
+    """Bytes of the spikes of one place as bits: whole words of 64 (ND_MASK_BYTES)."""
+    return 8 * -(-channels // 64)
+
+
+def pack(weight: IntArray, graded: bool, path: str) -> tuple[NDArray[Any], int]:
+    """The table of the dense form, and the groups (or inputs) a tap.
+
+    Args:
+        weight: (outputs, inputs, rows, columns).
+        graded: The source holds codes of 16 bits.
+        path: Instruction path.
+    """
+    outputs, inputs, rows, columns = weight.shape
+    padded = rounded(outputs)
+    size, kind = (1, np.int16) if path == "plain" else (2, np.int16) if graded else (4, np.int8)
+    groups = -(-inputs // size)
+    table = np.zeros((rows, columns, groups * size, padded), np.int64)
+    table[:, :, :inputs, :outputs] = weight.transpose(2, 3, 1, 0)
+    grouped = table.reshape(rows, columns, groups, size, padded).swapaxes(3, 4)
+    packed = aligned(grouped.shape, kind)
+    packed[...] = grouped
+    return packed, groups
+
+
+def pack_events(weight: IntArray, shift: int) -> EventTable | None:
+    """The table of the event form, or None where it would be out of proportion.
+
+    Sums are held in 16 bits where no output's positive weights, and no output's negative ones, add up to more: then no
+    sum over a part of the inputs leaves them either.
+
+    Args:
+        weight: (outputs, inputs, rows, columns), of at most 9 bits.
+        shift: Bits that all weights can lose: 1 where all are even.
+    """
+    outputs, inputs, rows, columns = weight.shape
+    padded, listed = rounded(outputs), rounded(inputs)
+    if columns * (rows * listed + 1) * padded * 2 > EVENTS_BYTES or rows * listed * (padded // LANES) > ENTRY_MAX:
+        return None
+    halved = weight >> shift
+    positive, negative = (np.maximum(part, 0).sum(axis=(1, 2, 3)).max(initial=0) for part in (halved, -halved))
+    narrow = max(int(positive), int(negative)) <= NARROW_MAX
+    table = aligned((columns, rows * listed + 1, padded), np.int16)
+    by_row = table[:, :-1].reshape(columns, rows, listed, padded)
+    by_row[:, :, :inputs, :outputs] = (halved if narrow else weight).transpose(3, 2, 1, 0)
+    table[:, :-1] = by_row.reshape(columns, rows * listed, padded)
+    return EventTable(table, listed, narrow, shift if narrow else 0)
+
+
+def aligned(shape: tuple[int, ...], dtype: Any, slack: int = 0) -> NDArray[Any]:
+    """Zeros whose first byte lies at a multiple of 64, with ``slack`` bytes of zeros behind them."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + slack + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    zeros: NDArray[Any] = raw[start : start + size].view(dtype).reshape(shape)
+    return zeros
