@@ -83,6 +83,11 @@ class Model(ABC):
         """Time steps T; None for a network without time."""
 
     @property
+    def size(self) -> tuple[int, int] | None:
+        """(H, W) of the image that its file was written for; None where every size is alike."""
+        return None
+
+    @property
     def default_arithmetic(self) -> Arithmetic:
         """The arithmetic in which the model is meant to run."""
         return "fixed"
@@ -155,6 +160,22 @@ def _check_device(device: str) -> str:
         reason = str(error).splitlines()[0]
         raise UserError(f"device cannot be used: {reason}", node=f"--device {device}", instead="use cpu") from error
     return device
+
+
+def _picture_channels(host: HostSide, name: str) -> Channels:
+    """1 or 3.
+
+    Raises:
+        UserError: The network takes something else than pictures.
+    """
+    if host.channels not in (1, 3):
+        raise UserError(
+            "takes no pictures: they have 1 or 3 channels",
+            node=name,
+            have=f"{host.channels} channels",
+            instead="give its input as arrays: .npy files for simulate, --input for energy-report",
+        )
+    return 3 if host.channels == 3 else 1
 
 
 def _restore_graph(network: Network, image: Image) -> NDArray[np.float64]:
@@ -261,7 +282,14 @@ class GraphModel(Model):
     @property
     def channels(self) -> Channels:
         """1 or 3."""
-        return self.host.channels
+        return _picture_channels(self.host, self.name)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """That of the input node, times the host's pixel-unshuffle; 1x1 for an input without a grid."""
+        start = next(node for node in self.graph.nodes.values() if type(node).__name__ == "Input")
+        _, height, width = (*(int(side) for side in start.input_type["input"]), 1, 1)[:3]
+        return (height * self.host.unshuffle, width * self.host.unshuffle)
 
     @property
     def steps(self) -> int:
@@ -301,6 +329,8 @@ class IntegerModel(Model):
     net: IntegerNetwork
     facts: Facts
     kind: str = "lava"
+    made_for: tuple[int, int] | None = None
+    """(H, W) of the image that the arrays of its file were written for."""
 
     @property
     def parameters(self) -> int:
@@ -312,7 +342,12 @@ class IntegerModel(Model):
     @property
     def channels(self) -> Channels:
         """1 or 3."""
-        return self.net.host.channels
+        return _picture_channels(self.net.host, self.name)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """That of its file."""
+        return self.made_for
 
     @property
     def steps(self) -> int:

@@ -13,17 +13,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from neurodeploy.errors import UserError
-from neurodeploy.graph.spec import HostSide
-from neurodeploy.model import Facts, GraphModel, IntegerModel, Model, StudentModel, TeacherModel
+from neurodeploy.foreign import Told, net_model, nir_model
+from neurodeploy.model import Facts, IntegerModel, Model, StudentModel, TeacherModel
 from neurodeploy.shipped import shipped
-
-if TYPE_CHECKING:
-    import nir
 
 FORMS = (
     "a zoo name, a run folder, a .safetensors student, a .nir graph, a Lava .net, a bundle folder, ARCH:WEIGHTS, "
@@ -192,13 +189,24 @@ def teacher_spec(text: str) -> str:
     return text
 
 
-def resolve(text: str, *, steps: int | None = None, untrained: bool = False) -> Model:
+def resolve(
+    text: str,
+    *,
+    steps: int | None = None,
+    dt: float | None = None,
+    white: float | None = None,
+    arrays: bool = False,
+    untrained: bool = False,
+) -> Model:
     """The model that a MODEL argument names.
 
     Args:
         text: One of :data:`FORMS`. A name of the zoo wins over a file or folder of the same name (``./name`` is the
             latter).
-        steps: Time steps T for a graph that does not say.
+        steps: Time steps T for a ``.nir`` or ``.net`` that does not say.
+        dt: Length of a time step in seconds for a ``.nir`` that does not say.
+        white: What a ``.nir`` or ``.net`` that does not say takes for white in a picture; 1 and 255 without it.
+        arrays: Its input are arrays, whose values such a file takes as they are.
         untrained: Take a recipe, too, or a zoo entry without weights: its student with weights that nobody trained.
 
     Raises:
@@ -213,9 +221,9 @@ def resolve(text: str, *, steps: int | None = None, untrained: bool = False) -> 
         return _from_entry(entry)
     path = Path(text)
     if path.is_dir():
-        return _from_folder(path, steps)
+        return _from_folder(path)
     if path.is_file():
-        return _from_file(path, steps)
+        return _from_file(path, Told(steps, dt, white, arrays))
     if ":" in text:
         return TeacherModel(spec=text, facts=Facts(name=text, path=_weights_of(text)))
     raise _unknown(text)
@@ -253,7 +261,7 @@ def _student(path: Path, facts: Facts) -> StudentModel:
     return StudentModel(file=file, facts=Facts(facts.name, path, task, facts.card, dict(file.meta)))
 
 
-def _from_folder(folder: Path, steps: int | None) -> Model:
+def _from_folder(folder: Path) -> Model:
     if (folder / "manifest.json").is_file():
         return _bundle(folder)
     if (folder / "student.safetensors").is_file():
@@ -278,7 +286,8 @@ def _bundle(folder: Path) -> IntegerModel:
     bundle = read_bundle(folder)
     about = bundle.manifest.model.about
     facts = Facts(bundle.manifest.model.name, folder, str(about.get("task") or ""), meta=dict(about))
-    return IntegerModel(net=bundle.integer_network(), facts=facts, kind="bundle")
+    net = bundle.integer_network()
+    return IntegerModel(net=net, facts=facts, kind="bundle", made_for=bundle.manifest.image_size)
 
 
 def _run_teacher(folder: Path) -> str:
@@ -292,20 +301,15 @@ def _run_teacher(folder: Path) -> str:
     return f"{family}:{weights}"
 
 
-def _from_file(path: Path, steps: int | None) -> Model:
+def _from_file(path: Path, told: Told) -> Model:
     suffix = path.suffix.lower()
     facts = Facts(name=path.stem, path=path)
     if suffix == ".safetensors":
         return _student(path, facts)
     if suffix == ".nir":
-        from neurodeploy.graph.nir_file import read_nir
-
-        graph = read_nir(path)
-        return GraphModel(graph=graph, host=_host(graph, steps), facts=facts)
+        return nir_model(path, told)
     if suffix == ".net":
-        from neurodeploy.targets.lava_net import read_net
-
-        return IntegerModel(net=read_net(path), facts=facts)
+        return net_model(path, told)
     if suffix == ".onnx":
         return TeacherModel(spec=str(path), facts=facts)
     if suffix in (".pth", ".pt", ".ckpt"):
@@ -313,31 +317,6 @@ def _from_file(path: Path, steps: int | None) -> Model:
             "holds weights, but not what network they belong to", node=str(path), instead=f"say it: ARCH:{path}"
         )
     raise UserError("is not a model", node=str(path), have=suffix or "no suffix", instead=f"MODEL is {FORMS}")
-
-
-def _host(graph: nir.NIRGraph, steps: int | None) -> HostSide:
-    """The host side that a graph's hints describe; the plainest one that fits its input where it has none.
-
-    The plainest: values in, values out, no residual, and the pixel-unshuffle that the number of channels tells.
-    """
-    hint = (graph.metadata or {}).get("host")
-    if isinstance(hint, (str, bytes)):
-        try:
-            host = HostSide.model_validate_json(hint)
-        except ValidationError as error:
-            raise UserError(f"its hint 'host' is refused: {error.errors()[0]['msg']}", node="metadata") from error
-        return host if steps is None else host.model_copy(update={"steps": steps})
-    width = next(
-        (
-            int(next(iter(node.input_type.values()))[0])
-            for node in graph.nodes.values()
-            if type(node).__name__ == "Input"
-        ),
-        1,
-    )
-    layouts = [(channels, factor) for factor in range(1, 9) for channels in (1, 3) if channels * factor**2 == width]
-    channels, factor = layouts[0] if layouts else (1, 1)
-    return HostSide.model_validate({"channels": channels, "unshuffle": factor, "steps": steps or 1, "residual": False})
 
 
 def _unknown(text: str) -> UserError:

@@ -9,6 +9,7 @@ import click
 from neurodeploy.cli.findings import findings_text
 from neurodeploy.cli.options import (
     assume_option,
+    dt_option,
     image_option,
     model_argument,
     profile_option,
@@ -18,6 +19,7 @@ from neurodeploy.cli.options import (
     target_option,
     target_options,
     target_size_option,
+    white_option,
 )
 from neurodeploy.cli.output import answer, table
 from neurodeploy.cli.settings import Settings, verb
@@ -33,6 +35,8 @@ from neurodeploy.cli.settings import Settings, verb
 @click.option("--chips", type=click.IntRange(min=1), metavar="N", help="Chips that there are (default 1).")
 @assume_option
 @steps_option
+@dt_option
+@white_option
 @target_options
 def command(
     settings: Settings,
@@ -45,6 +49,8 @@ def command(
     chips: int | None,
     assume: dict[str, float],
     steps: int | None,
+    dt: float | None,
+    white: float | None,
     options: dict[str, str],
 ) -> int:
     """Say every reason why a model would not export, map or fit.
@@ -64,7 +70,7 @@ def command(
     from neurodeploy.targets.check import check_fit
     from neurodeploy.zoo import resolve
 
-    chosen = resolve(model, steps=steps, untrained=True)
+    chosen = resolve(model, steps=steps, dt=dt, white=white, untrained=True)
     result = check_fit(
         deployable(chosen, size=size, image=image, seed=seed_of(settings)),
         target,

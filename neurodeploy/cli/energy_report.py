@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from neurodeploy.cli.options import force_option, model_argument, seed_of, steps_option, tile_option
+from neurodeploy.cli.options import (
+    dt_option,
+    force_option,
+    model_argument,
+    seed_of,
+    steps_option,
+    tile_option,
+    white_option,
+)
 from neurodeploy.cli.output import answer, progress, say, table
 from neurodeploy.cli.settings import Settings, verb
 
@@ -21,6 +29,14 @@ from neurodeploy.cli.settings import Settings, verb
     help="Chip or technology: a shipped name or a .toml (repeatable; default: loihi2 and two of 45 nm CMOS).",
 )
 @click.option("--data", metavar="DIR", help='Folder of clean pictures to degrade, or "builtin" (the default).')
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Array (.npy) to run as it is, for networks that take no pictures (repeatable).",
+)
 @click.option("--pairs", nargs=2, metavar="DEGRADED CLEAN", help="Two folders whose files match by name.")
 @click.option(
     "--degradation", metavar="KIND", help="With --data, for example gaussian:25 (default: the student's own)."
@@ -37,12 +53,15 @@ from neurodeploy.cli.settings import Settings, verb
 @click.option("--allow-estimates", is_flag=True, help="Use prices that are estimates.")
 @tile_option
 @steps_option
+@dt_option
+@white_option
 @force_option
 def command(
     settings: Settings,
     model: str,
     profiles: tuple[str, ...],
     data: str | None,
+    inputs: tuple[str, ...],
     pairs: tuple[str, str] | None,
     degradation: str | None,
     teacher: str | None,
@@ -55,6 +74,8 @@ def command(
     allow_estimates: bool,
     tile: int | None,
     steps: int | None,
+    dt: float | None,
+    white: float | None,
     force: bool,
 ) -> int:
     """Count the operations of real runs and price them.
@@ -65,13 +86,34 @@ def command(
     Examples:
       neurodeploy energy-report demo --data builtin
       neurodeploy energy-report demo --profile loihi1-davies2018 --teacher ffdnet-gray --html energy.html
+      neurodeploy energy-report network.net --steps 17 --input frame.npy --allow-partial
       neurodeploy --json energy-report runs/mine --data photos --profile my_chip.toml --allow-partial
     """
+    from neurodeploy.hardware.profile import load_profile
+    from neurodeploy.report.arrays import are_arrays, arrays_report
     from neurodeploy.report.evaluate import open_dataset
     from neurodeploy.report.measure import DEFAULT_PROFILES, Pricing, measure_energy
     from neurodeploy.zoo import resolve
 
-    chosen = resolve(model, steps=steps)
+    chosen = resolve(model, steps=steps, dt=dt, white=white, arrays=bool(inputs))
+    if inputs:
+        if data is not None or pairs is not None or html is not None or teacher is not None or not are_arrays(inputs):
+            raise click.UsageError(
+                "--input takes .npy files, without --data, --pairs, --teacher and --html beside them"
+            )
+        report = arrays_report(
+            chosen,
+            inputs,
+            [load_profile(name) for name in profiles or DEFAULT_PROFILES],
+            hops=hops,
+            step_seconds=step_time,
+            chips=chips,
+            allow_partial=allow_partial,
+            allow_estimates=allow_estimates,
+            reproduce={"command": settings.command_line},
+        )
+        answer(settings, report, lambda: _text(report))
+        return 0 if report["ok"] else 1
     dataset = open_dataset(
         chosen,
         data="builtin" if data is None and pairs is None else data,

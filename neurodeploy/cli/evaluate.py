@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from neurodeploy.cli.options import device_of, force_option, model_argument, seed_of, steps_option, tile_option
+from neurodeploy.cli.options import (
+    device_of,
+    dt_option,
+    force_option,
+    model_argument,
+    seed_of,
+    steps_option,
+    tile_option,
+    white_option,
+)
 from neurodeploy.cli.output import answer, progress, table
 from neurodeploy.cli.settings import Settings, verb
 
@@ -31,6 +40,8 @@ from neurodeploy.cli.settings import Settings, verb
 @click.option("--save", type=click.Path(), metavar="DIR", help="Keep the restored pictures there.")
 @tile_option
 @steps_option
+@dt_option
+@white_option
 @force_option
 def command(
     settings: Settings,
@@ -44,6 +55,8 @@ def command(
     save: str | None,
     tile: int | None,
     steps: int | None,
+    dt: float | None,
+    white: float | None,
     force: bool,
 ) -> None:
     """Restore a folder of pictures and score it.
@@ -60,7 +73,7 @@ def command(
     from neurodeploy.report.evaluate import evaluate, open_dataset
     from neurodeploy.zoo import resolve
 
-    chosen = resolve(model, steps=steps)
+    chosen = resolve(model, steps=steps, dt=dt, white=white)
     dataset = open_dataset(chosen, data=data, pairs=pairs, degradation=degradation, seed=seed_of(settings))
     with progress(settings, "restoring") as update:
         result = evaluate(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from neurodeploy.cli.options import (
+    dt_option,
     force_option,
     image_option,
     model_argument,
+    nir_compat_option,
     out_option,
     profile_option,
     seed_of,
@@ -17,9 +19,13 @@ from neurodeploy.cli.options import (
     steps_option,
     target_option,
     target_options,
+    white_option,
 )
 from neurodeploy.cli.output import answer, table
 from neurodeploy.cli.settings import Settings, verb
+
+if TYPE_CHECKING:
+    from neurodeploy.model import TeacherModel
 
 
 @verb("export")
@@ -30,7 +36,10 @@ from neurodeploy.cli.settings import Settings, verb
 @size_option
 @image_option
 @steps_option
+@dt_option
+@white_option
 @target_options
+@nir_compat_option
 @click.option("--no-verify", is_flag=True, help="Do not read the files back and compare.")
 @force_option
 def command(
@@ -42,7 +51,10 @@ def command(
     size: tuple[int, int] | None,
     image: str | None,
     steps: int | None,
+    dt: float | None,
+    white: float | None,
     options: dict[str, str],
+    nir_compat: str | None,
     no_verify: bool,
     force: bool,
 ) -> None:
@@ -54,17 +66,46 @@ def command(
 
     Examples:
       neurodeploy export demo --target loihi2 --out bundle
-      neurodeploy export runs/mine --target nir --out mine-nir --size 256x256
+      neurodeploy export runs/mine --target nir --out mine-nir --size 256x256 --nir-compat 1.0.4
       neurodeploy export demo --target loihi2 --out bundle --image photo.png --force
+      neurodeploy export demo --target onnx --out graph --option form=float --option time=state
+      neurodeploy export ffdnet-gray --target onnx --out teacher
     """
+    from neurodeploy.model import TeacherModel
     from neurodeploy.report.deployable import deployable
     from neurodeploy.targets.export import export
     from neurodeploy.zoo import resolve
 
-    chosen = deployable(resolve(model, steps=steps), size=size, image=image, seed=seed_of(settings))
+    options |= {} if nir_compat is None else {"compat": nir_compat}
+    named = resolve(model, steps=steps, dt=dt, white=white)
+    if isinstance(named, TeacherModel) and target == "onnx":
+        _teacher(settings, named, out, options, force)
+        return
+    chosen = deployable(named, size=size, image=image, seed=seed_of(settings))
     bundle = export(chosen, target, out, profile=profile, options=options, force=force, verify=not no_verify)
     data = {"bundle": str(bundle.path), "verified": not no_verify, "manifest": bundle.manifest.model_dump(mode="json")}
     answer(settings, data, lambda: _text(data))
+
+
+def _teacher(settings: Settings, model: TeacherModel, out: str, options: dict[str, str], force: bool) -> None:
+    """A network without spikes, as an ONNX graph for use as a baseline elsewhere."""
+    from neurodeploy.errors import UserError
+    from neurodeploy.networks.teachers.export import export_teacher
+
+    if options:
+        given = ", ".join(sorted(options))
+        raise UserError("a teacher has no options of the target", node=f"--option {given}", instead="leave them out")
+    manifest = export_teacher(model.teacher, out, force=force)
+    compared = manifest["compared"]
+    any_size = "of any size" if manifest["multiple"] == 1 else f"whose sides are multiples of {manifest['multiple']}"
+    answer(
+        settings,
+        {"folder": str(out), "manifest": manifest},
+        lambda: (
+            f"{out}/{manifest['files'][0]['path']}: {manifest['name']}, {manifest['parameters']:,} parameters, "
+            f"for images {any_size}\nonnxruntime and torch differ by {compared['largest_difference']:.2g} at most"
+        ),
+    )
 
 
 def _text(data: dict[str, Any]) -> str:

@@ -75,10 +75,30 @@ tile_option = click.option(
 )
 steps_option = click.option(
     "--steps",
-    type=click.IntRange(1, 64),
+    type=click.IntRange(1, 4096),
     default=None,
     metavar="T",
-    help="Time steps for a .nir graph that does not say.",
+    help="Time steps for a .nir or .net that does not say.",
+)
+dt_option = click.option(
+    "--dt",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    metavar="SECONDS",
+    help="Length of a time step for a .nir that does not say.",
+)
+white_option = click.option(
+    "--white",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    metavar="VALUE",
+    help="What a .nir or .net that does not say takes for white in a picture (default: 1 for .nir, 255 for .net).",
+)
+nir_compat_option = click.option(
+    "--nir-compat",
+    type=click.Choice(["1.0.4"]),
+    default=None,
+    help="Write NIR files that this older version of nir reads (the same as --option compat=1.0.4).",
 )
 force_option = click.option("--force", is_flag=True, help="Replace what is there.")
 out_option = click.option("--out", required=True, type=click.Path(), metavar="DIR", help="Folder to write.")

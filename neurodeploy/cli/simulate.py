@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from neurodeploy.cli.options import force_option, model_argument, out_option, steps_option, tile_option
+from neurodeploy.cli.options import (
+    dt_option,
+    force_option,
+    model_argument,
+    out_option,
+    steps_option,
+    tile_option,
+    white_option,
+)
 from neurodeploy.cli.output import answer, progress, table
 from neurodeploy.cli.settings import Settings, verb
 
@@ -25,6 +33,8 @@ from neurodeploy.cli.settings import Settings, verb
 @click.option("--trace", type=click.Path(), metavar="FILE", help="Keep spikes and membranes of one picture (.npz).")
 @tile_option
 @steps_option
+@dt_option
+@white_option
 @force_option
 def command(
     settings: Settings,
@@ -35,6 +45,8 @@ def command(
     trace: str | None,
     tile: int | None,
     steps: int | None,
+    dt: float | None,
+    white: float | None,
     force: bool,
 ) -> None:
     """Restore pictures in the chip's integers.
@@ -42,15 +54,20 @@ def command(
     IMAGE are degraded pictures of any size (PNG, JPEG, TIFF, BMP, WebP). What comes out is, bit for bit, what the
     chip gives; large pictures run in tiles that overlap so far that no seam can differ.
 
+    A network of another program that takes no pictures is run on arrays instead: .npy files of whole numbers, shown at
+    every step (C, h, w), or one a step (T, C, h, w).
+
     Examples:
       neurodeploy simulate demo noisy.png --out restored
       neurodeploy simulate bundle night1.png night2.png --out restored --tile 256
       neurodeploy simulate demo small.png --out restored --trace small.npz
+      neurodeploy simulate network.net frame.npy --steps 17 --out ran
     """
+    from neurodeploy.report.arrays import are_arrays
     from neurodeploy.report.pictures import simulate
     from neurodeploy.zoo import resolve
 
-    chosen = resolve(model, steps=steps)
+    chosen = resolve(model, steps=steps, dt=dt, white=white, arrays=are_arrays(images))
     with progress(settings, "simulating") as update:
         data = simulate(chosen, images, out, backend=backend, tile=tile, trace=trace, force=force, progress=update)
     answer(settings, data, lambda: _text(data))

@@ -1,13 +1,15 @@
-"""Passes: what is done to weights before they become a graph."""
+"""Passes: what is done to weights before they become a graph, and to the weights of a graph."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
+import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.errors import UserError
+from neurodeploy.errors import Finding, FindingsError, UserError
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -53,3 +55,47 @@ def fold_batch_norm(
     shift = 0.0 if beta is None else beta.astype(np.float64)
     folded = weight.astype(np.float64) * gain.reshape(-1, *(1,) * (weight.ndim - 1))
     return folded.astype(np.float32), (gain * (start - mean.astype(np.float64)) + shift).astype(np.float32)
+
+
+_WEIGHTED: dict[type, str] = {
+    nir.Conv1d: "weight",
+    nir.Conv2d: "weight",
+    nir.Affine: "weight",
+    nir.Linear: "weight",
+    nir.Scale: "scale",
+}
+_PASSING = (nir.Flatten, nir.SumPool2d, nir.AvgPool2d, nir.Delay)
+
+
+def with_scaled_input(graph: nir.NIRGraph, factor: float) -> nir.NIRGraph:
+    """The graph that does with ``x`` what the given one does with ``factor * x``: the first weights are multiplied.
+
+    Raises:
+        FindingsError: The input reaches nodes that have no weights, or weights that see something else as well.
+    """
+    start = next(name for name, node in graph.nodes.items() if isinstance(node, nir.Input))
+    nodes = dict(graph.nodes)
+    findings: list[Finding] = []
+    waiting, seen = [start], {start}
+    while waiting:
+        source = waiting.pop()
+        for target in (after for before, after in graph.edges if before == source and after not in seen):
+            seen.add(target)
+            node = graph.nodes[target]
+            alone = all(before in seen for before, after in graph.edges if after == target)
+            if isinstance(node, _PASSING) and alone:
+                waiting.append(target)
+            elif type(node) in _WEIGHTED and alone:
+                field = _WEIGHTED[type(node)]
+                nodes[target] = replaced(node, **{field: (getattr(node, field) * factor).astype(np.float32)})
+            else:
+                findings.append(Finding(target, "takes the input without weights, which could take its scale"))
+    if findings:
+        raise FindingsError("the graph cannot take the levels of a picture", findings, exit_code=2)
+    return nir.NIRGraph(nodes=nodes, edges=list(graph.edges), metadata=graph.metadata, type_check=False)
+
+
+def replaced(node: nir.NIRNode, **changed: Any) -> nir.NIRNode:
+    """A copy of a node with some of its fields changed."""
+    values = {field.name: getattr(node, field.name) for field in fields(node) if field.init}
+    return type(node)(**{**values, **changed})

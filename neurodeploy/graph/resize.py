@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
 
 import nir
 import numpy as np
 
 from neurodeploy.errors import Finding, FindingsError
 from neurodeploy.graph.order import run_order
+from neurodeploy.graph.passes import replaced
 from neurodeploy.graph.shapes import Shape, output_shape
 
 
@@ -25,7 +25,7 @@ def resized(graph: nir.NIRGraph, grid: tuple[int, int]) -> nir.NIRGraph:
     """
     start = next(name for name, node in graph.nodes.items() if isinstance(node, nir.Input))
     channels, *declared = (int(size) for size in graph.nodes[start].input_type["input"])
-    if tuple(declared) == grid:
+    if (*declared, 1, 1)[:2] == grid:
         return graph
     order, _ = run_order(graph.nodes, graph.edges, start)
     nodes: dict[str, nir.NIRNode] = {}
@@ -54,12 +54,6 @@ def _kind(graph: nir.NIRGraph, name: str) -> str:
     return type(graph.nodes[name]).__name__
 
 
-def _with(node: nir.NIRNode, **changed: Any) -> nir.NIRNode:
-    """A copy of a node with some of its fields changed."""
-    values = {field.name: getattr(node, field.name) for field in fields(node) if field.init}
-    return type(node)(**{**values, **changed})
-
-
 def _input(_node: nir.NIRNode, shape: Shape) -> nir.NIRNode:
     return nir.Input(input_type={"input": np.array(shape)})
 
@@ -69,11 +63,11 @@ def _output(_node: nir.NIRNode, shape: Shape) -> nir.NIRNode:
 
 
 def _conv(node: nir.NIRNode, shape: Shape) -> nir.NIRNode:
-    return _with(node, input_shape=shape[1:])
+    return replaced(node, input_shape=shape[1:])
 
 
 def _same(node: nir.NIRNode, _shape: Shape) -> nir.NIRNode:
-    return _with(node)
+    return replaced(node)
 
 
 def _neurons(node: nir.NIRNode, shape: Shape) -> nir.NIRNode | None:
@@ -86,7 +80,7 @@ def _neurons(node: nir.NIRNode, shape: Shape) -> nir.NIRNode | None:
         if value.ndim != 3 or np.any(value != value[:, :1, :1]):
             return None
         spread[field.name] = np.broadcast_to(value[:, :1, :1], shape)
-    return _with(node, **spread)
+    return replaced(node, **spread)
 
 
 _RULES: dict[type[nir.NIRNode], Callable[[nir.NIRNode, Shape], nir.NIRNode | None]] = {

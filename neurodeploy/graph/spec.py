@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 DT = 1e-4
 """Length of a time step in seconds. NIR has no field for it; snnTorch assumes this one."""
 
+MAX_STEPS = 4096
+"""Time steps of the longest run, for networks of others; students take up to 64."""
+
 DECAY_ONE = 4096
 """A decay of 1 in the 12-bit fixed point of Loihi: nothing is left after one step."""
 
@@ -32,14 +35,14 @@ class HostSide(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    channels: Literal[1, 3] = 1
+    channels: int = Field(1, ge=1, le=1 << 16, description="1 or 3 for pictures; anything else takes arrays alone")
     unshuffle: int = Field(2, ge=1, le=8)
-    steps: int = Field(1, ge=1, le=64)
-    dt: float = DT
-    input_scale: float = 255.0
+    steps: int = Field(1, ge=1, le=MAX_STEPS)
+    dt: float = Field(DT, gt=0.0, le=1e6, allow_inf_nan=False)
+    input_scale: float = Field(255.0, gt=0.0, allow_inf_nan=False)
     input_min: int = -256
     input_max: int = 511
-    output_scale: float = 1.0
+    output_scale: float = Field(1.0, allow_inf_nan=False)
     residual: bool = True
 
     @property

@@ -199,7 +199,9 @@ class _Lowerer:
             return IntegerFlatten(part.name)
         # an output that counts the spikes of a layer
         self.units[part.name] = 1.0
-        return IntegerReadout(part.name, np.zeros(1, np.int64))
+        sources = [self.parts.nodes[source] for source in self.parts.sources(part.name)]
+        counted = [len(source.threshold) for source in sources if isinstance(source, NeuronPart)]
+        return IntegerReadout(part.name, np.zeros(max(counted, default=1), np.int64))
 
     def _quantize_group(self, group: tuple[str, ...], fed: tuple[str, ...]) -> None:
         linear = [part for name in group if isinstance(part := self.parts.nodes[name], LinearPart)]

@@ -25,7 +25,7 @@ def deployable(
 
     Args:
         model: A student, graph, ``.net`` or bundle.
-        size: (H, W) of the image that one run takes; by default that of ``image`` or 64x64.
+        size: (H, W) of the image that one run takes; by default that of ``image``, of the model's file, or 64x64.
         image: A clean picture; its centre, degraded as the student was trained for, makes the proof (and calibrates a
             student that is not quantised yet). None: a synthetic image.
         seed: Of the degradation.
@@ -34,7 +34,7 @@ def deployable(
         UserError: The model has no spikes, or the picture is smaller than ``size``.
     """
     picture = None if image is None else _proof_picture(model, Path(image), size, seed)
-    chosen = size or (DEFAULT_SIZE if picture is None else (picture.shape[1], picture.shape[2]))
+    chosen = size or (model.size or DEFAULT_SIZE if picture is None else (picture.shape[1], picture.shape[2]))
     network = model.integer() if isinstance(model, IntegerModel) else model.network(chosen)
     codes = None if picture is None else [network.host.encode(picture)]
     return Deployable(

@@ -1,4 +1,4 @@
-"""Restoring pictures in the chip's integers: files in, files out."""
+"""Restoring pictures, or running arrays, in the chip's integers: files in, files out."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file, writing_folder
 from neurodeploy.images.io import read_image, read_size, write_image
 from neurodeploy.model import Model
+from neurodeploy.report.arrays import are_arrays, read_codes
 from neurodeploy.simulate.kernel.counts import SpikeCounts
 from neurodeploy.simulate.observe import BoolArray, IntArray, Observer, Pair, Trace
-from neurodeploy.simulate.restore import resolve_backend, restore
+from neurodeploy.simulate.restore import resolve_backend, restore, run_codes
 
 SCHEMA_VERSION = 1
 
@@ -84,11 +85,14 @@ def simulate(
     force: bool = False,
     progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Restores picture files and writes the restored ones (8-bit PNG) into a folder.
+    """Restores picture files and writes the restored ones (8-bit PNG) into a folder; or runs arrays.
+
+    Of an array, ``NAME.npz`` is written: ``output`` (C, h, w) int64, the sum over the time steps, and ``mean``, its
+    mean over the time steps in units of the NIR graph.
 
     Args:
         model: A student, graph, ``.net`` or bundle.
-        images: The degraded pictures, any size.
+        images: The degraded pictures, any size; or ``.npy`` files, see :func:`neurodeploy.report.arrays.read_codes`.
         out: The folder to write.
         backend: A simulator by name; all give the same integers. ``auto`` is the fastest that runs the network.
         tile: Side of the tiles of large pictures.
@@ -103,8 +107,9 @@ def simulate(
     paths = [Path(image) for image in images]
     if trace is not None and len(paths) != 1:
         raise UserError("a trace is of one picture", node="--trace", have=f"{len(paths)} pictures")
-    names = _names(paths)
-    for path in paths:
+    arrays = are_arrays([str(path) for path in paths])
+    names = _names(paths, ".npz" if arrays else ".png")
+    for path in () if arrays else paths:
         read_size(path)  # what its header tells is told before the first picture runs
     net = model.integer()
     recorded = Trace(steps=net.host.steps) if trace is not None else None
@@ -113,13 +118,9 @@ def simulate(
         kept = stack.enter_context(writing_file(trace, force=force)) if trace is not None else None
         folder = stack.enter_context(writing_folder(out, force=force))
         for place, path in enumerate(paths):
-            degraded = read_image(path, channels=net.host.channels)
             tally = SpikeTally(recorded)
-            start = time.perf_counter()
-            restored = restore(net, degraded, tile=tile, backend=backend, observer=tally)
-            seconds = time.perf_counter() - start
-            write_image(folder / names[place], restored)
-            _, height, width = degraded.shape
+            run = _run_array if arrays else _run_picture
+            (height, width), seconds = run(model, path, folder / names[place], backend, tile, tally)
             row = {"input": str(path), "output": str(Path(out) / names[place]), "height": height, "width": width}
             rows.append({**row, "seconds": round(seconds, 4), "layers": tally.rows()})
             if progress is not None:
@@ -138,13 +139,39 @@ def simulate(
     }
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """A PNG name for every picture.
+def _run_picture(
+    model: Model, path: Path, out: Path, backend: str, tile: int | None, observer: Observer
+) -> tuple[Pair, float]:
+    """Restores one picture; hands back its (H, W) and the seconds that it took."""
+    degraded = read_image(path, channels=model.channels)
+    start = time.perf_counter()
+    restored = restore(model.integer(), degraded, tile=tile, backend=backend, observer=observer)
+    seconds = time.perf_counter() - start
+    write_image(out, restored)
+    return (degraded.shape[1], degraded.shape[2]), seconds
+
+
+def _run_array(
+    model: Model, path: Path, out: Path, backend: str, _tile: int | None, observer: Observer
+) -> tuple[Pair, float]:
+    """Runs one array; hands back its (h, w) and the seconds that it took."""
+    net = model.integer()
+    codes = read_codes(path, net)
+    start = time.perf_counter()
+    total = run_codes(net, codes, backend=backend, observer=observer)
+    seconds = time.perf_counter() - start
+    unit = net.units.get(net.readout.name, 1.0)
+    np.savez(out, output=total, mean=total * (unit / net.host.steps))
+    return (codes.shape[-2], codes.shape[-1]), seconds
+
+
+def _names(paths: Sequence[Path], suffix: str) -> list[str]:
+    """A name for every result.
 
     Raises:
-        UserError: Two pictures share one.
+        UserError: Two inputs share one.
     """
-    names = [f"{path.stem}.png" for path in paths]
+    names = [f"{path.stem}{suffix}" for path in paths]
     for name, count in Counter(names).items():
         if count > 1:
             raise UserError("two pictures would be written to one name", node=name, instead="restore them in two runs")

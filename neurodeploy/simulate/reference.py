@@ -101,6 +101,13 @@ def conv(x: IntArray, node: IntegerConv) -> IntArray:
 
 def dense(x: IntArray, node: IntegerDense) -> IntArray:
     """Output of a matrix product, (I, 1, 1) -> (O, 1, 1); Lava does not wrap it."""
+    if x.size != node.weight.shape[1]:
+        raise UserError(
+            "the input has another size than the network is made for",
+            node=node.name,
+            have=f"{x.size} values here",
+            limit=str(node.weight.shape[1]),
+        )
     kind = exact_dtype(x, node.weight)
     out: IntArray = (node.weight.astype(kind) @ x.reshape(-1).astype(kind)).astype(np.int64)
     return out.reshape(-1, 1, 1)

@@ -87,6 +87,28 @@ def restore(
     return net.host.decode(total * (unit / net.host.steps), image)
 
 
+def run_codes(
+    net: IntegerNetwork, codes: IntArray, *, backend: str = "auto", observer: Observer | None = None
+) -> IntArray:
+    """Runs a network on codes, without the host's share.
+
+    Args:
+        net: The network.
+        codes: (C, h, w), shown at every step, or (T, C, h, w), one a step.
+        backend: A key of :data:`BACKENDS`.
+        observer: Is shown every neuron once a step.
+
+    Returns:
+        (C, h', w') int64: the sum over all time steps of what reaches the readout.
+
+    Raises:
+        UserError: The codes do not fit the network, or the backend is unknown or does not run the network.
+    """
+    if backend not in BACKENDS:
+        raise UserError("unknown back end", node=backend, limit=", ".join(BACKENDS))
+    return BACKENDS[resolve_backend(net, backend, codes=codes, observer=observer)](net, codes, observer=observer)
+
+
 def resolve_backend(
     net: IntegerNetwork, backend: str = "auto", *, codes: IntArray | None = None, observer: Observer | None = None
 ) -> str:

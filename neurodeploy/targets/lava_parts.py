@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from neurodeploy.errors import UserError
 from neurodeploy.graph.spec import HostSide
 from neurodeploy.quantize.network import (
     IntegerConv,
@@ -77,15 +76,5 @@ def three(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def plain_host(channels: int) -> HostSide:
-    """The host side of a file that says nothing: one step, the codes are the image, no residual.
-
-    Raises:
-        UserError: The input has neither 1 nor 3 channels, so that it is no image.
-    """
-    if channels not in (1, 3):
-        raise UserError(
-            "the file says nothing of its host side, and its input is no image of 1 or 3 channels",
-            have=f"{channels} channels",
-            instead="export it with this program, which writes the host side beside it",
-        )
-    return HostSide(channels=1 if channels == 1 else 3, unshuffle=1, input_scale=1.0, residual=False)
+    """The host side of a file that says nothing: one step, the codes are the values of the input, no residual."""
+    return HostSide(channels=channels, unshuffle=1, input_scale=1.0, residual=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -12,12 +14,13 @@ import neurodeploy.zoo as zoo
 from neurodeploy.errors import UserError
 from neurodeploy.graph.nir_file import write_nir
 from neurodeploy.graph.portable import Network
-from neurodeploy.graph.spec import StudentSpec
+from neurodeploy.graph.spec import HostSide, StudentSpec, pixel_shuffle, pixel_unshuffle
 from neurodeploy.graph.student_file import write_student
 from neurodeploy.model import IntegerModel, Model, StudentModel, TeacherModel
 from neurodeploy.quantize.lower import quantize
 from neurodeploy.report.deployable import deployable
 from neurodeploy.shipped import shipped
+from neurodeploy.simulate.floating import run_float
 from neurodeploy.targets.export import export
 from neurodeploy.untrained import untrained_file
 
@@ -206,19 +209,60 @@ def test_without_torch_a_student_runs_in_float_all_the_same(models: Path, monkey
     np.testing.assert_allclose(student.restorer("float")(image), student.restorer("fixed")(image), atol=1e-9)
 
 
-def test_a_graph_without_hints_gets_the_plainest_host(models: Path) -> None:
+def bare_graph(path: str) -> Network:
+    """Writes a graph that says nothing of its surroundings."""
     network: Network = StudentModel(untrained_file(CHAIN), zoo.Facts("small")).network((16, 16))
     network.graph.metadata = {}
-    write_nir("bare.nir", network.graph)
-    host = zoo.resolve("bare.nir", steps=5).network().host
-    assert (host.channels, host.unshuffle, host.steps, host.residual) == (1, 2, 5, False)
+    write_nir(path, network.graph)
+    return network
+
+
+def test_a_graph_without_hints_is_told_what_it_does_not_say(models: Path) -> None:
+    bare_graph("bare.nir")
+    with pytest.raises(UserError, match=r"bare\.nir: does not say how long a time step is and how many .*--dt"):
+        zoo.resolve("bare.nir")
+    with pytest.raises(UserError, match="does not say how long a time step is;"):
+        zoo.resolve("bare.nir", steps=5)
+    with pytest.raises(UserError, match="does not say how many time steps it runs;"):
+        zoo.resolve("bare.nir", dt=1e-3)
+    host = zoo.resolve("bare.nir", steps=5, dt=1e-3).network().host
+    assert (host.channels, host.unshuffle, host.steps, host.dt, host.residual) == (1, 2, 5, 1e-3, False)
+
+
+def test_white_is_one_or_what_the_user_says(models: Path) -> None:
+    """A graph for pictures in 0..1 sees 8-bit codes through weights that are divided by 255."""
+    network = bare_graph("bare.nir")
+    image = np.random.RandomState(0).randint(0, 256, (1, 16, 16)) / np.float32(255)
+    exact = Network(network.graph, HostSide(unshuffle=2, input_scale=1.0, residual=False))
+    values = pixel_unshuffle(image.astype(np.float64), 2)
+    for given, factor in ((None, 1.0), (2.0, 2.0), (63.75, 63.75), (255.0, 255.0)):
+        model = zoo.resolve("bare.nir", steps=1, dt=1e-4, white=given)
+        seen = np.rint(values * model.integer().host.input_scale) * factor / model.integer().host.input_scale
+        want = pixel_shuffle(run_float(exact.graph, seen, 1, 1e-4)[0], 2)
+        np.testing.assert_allclose(model.restorer("float")(image), want, rtol=1e-4, atol=1e-5)
+    as_arrays = zoo.resolve("bare.nir", steps=1, dt=1e-4, arrays=True).integer().host
+    assert (as_arrays.channels, as_arrays.unshuffle, as_arrays.input_scale) == (4, 1, 1.0)
+
+
+def test_a_netx_file_without_hints_is_told_its_steps(models: Path) -> None:
+    student = zoo.resolve(str(_student(Path("s.safetensors"), CHAIN)))
+    export(deployable(student, size=(32, 32)), "lava", "bundle")
+    with h5py.File("bundle/network.net", "r+") as file:
+        del file["neurodeploy"]
+    shutil.move("bundle/network.net", "bare.net")
+    with pytest.raises(UserError, match=r"bare\.net: does not say how many time steps it runs"):
+        zoo.resolve("bare.net")
+    model = zoo.resolve("bare.net", steps=7)
+    assert (model.steps, model.size, model.integer().host.input_scale) == (7, (16, 16), 255.0)
+    with pytest.raises(UserError, match=r"takes no pictures.* 4 channels"):
+        _ = model.channels
 
 
 def test_a_damaged_hint_is_refused(models: Path) -> None:
     network = StudentModel(untrained_file(CHAIN), zoo.Facts("small")).network((16, 16))
-    network.graph.metadata = {**network.graph.metadata, "host": '{"channels": 7}'}
+    network.graph.metadata = {**network.graph.metadata, "host": '{"channels": 0}'}
     write_nir("odd.nir", network.graph)
-    with pytest.raises(UserError, match="host"):
+    with pytest.raises(UserError, match=r"odd\.nir: metadata: its hint 'host' is refused"):
         zoo.resolve("odd.nir")
 
 
