@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from neurodeploy.errors import Finding, UserError
+from neurodeploy.extras import require
 from neurodeploy.graph.portable import UNIT
 from neurodeploy.quantize.grid import grid_network
 from neurodeploy.quantize.network import IntArray, IntegerNetwork, IntegerNode
@@ -23,7 +24,6 @@ from neurodeploy.targets.base import Job, Written, gathered
 from neurodeploy.targets.manifest import Manifest
 from neurodeploy.targets.onnx_build import KINDS, METADATA, Shape, build_model
 from neurodeploy.targets.onnx_float import float_findings
-from neurodeploy.targets.onnx_graph import require
 from neurodeploy.targets.onnx_integer import WEIGHT_BASE, integer_findings
 
 name = "onnx"

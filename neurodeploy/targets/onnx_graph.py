@@ -8,27 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.errors import UserError
+from neurodeploy.extras import require
 
 OPSET, IR_VERSION = 17, 8
 
 Dims = Sequence[int | str]
-
-
-def require(package: str) -> Any:
-    """The package of that name.
-
-    Raises:
-        UserError: It is not installed.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise UserError(
-            f"an .onnx file needs {package}, which is not installed", instead="pip install 'neurodeploy[onnx]'"
-        ) from error
 
 
 class Graph:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neurodeploy.extras import require
 from neurodeploy.targets.bundle import Bundle
 from neurodeploy.targets.onnx import NETWORK, parse_model
 from neurodeploy.targets.onnx_build import CODES, IMAGE, RESTORED, spike_names
-from neurodeploy.targets.onnx_graph import require
 from neurodeploy.targets.proof import Spikes
 
 Arrays = Mapping[str, NDArray[Any]]
