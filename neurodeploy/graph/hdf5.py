@@ -6,6 +6,8 @@ the whole tree is walked first; what its arrays would take is known, and refused
 
 from __future__ import annotations
 
+import mmap
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +41,7 @@ def check_objects(path: Path, file: h5py.File) -> None:
     Raises:
         UserError: With the path and the name of the first object that is refused.
     """
+    _check_heaps(path)
     total = 0
     for count, (name, item) in enumerate(_walk(path, file)):
         if count >= MAX_OBJECTS:
@@ -54,6 +57,29 @@ def check_objects(path: Path, file: h5py.File) -> None:
                     limit=f"{MAX_ARRAY / (1 << 30):g} GiB an array, {MAX_BYTES >> 30} GiB in all",
                 )
             _refuse_empty(path, name, item, size)
+
+
+_HEAP = b"GCOL\x01\x00\x00\x00"
+"""How a collection of texts of variable length begins."""
+
+_HEAP_OBJECT = struct.Struct("<HHIQ")
+"""Number, references, nothing, size of what follows."""
+
+
+def _check_heaps(path: Path) -> None:
+    """Walks the collections of texts: the library goes round for ever at an object that takes no space."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(_HEAP)
+        while start >= 0:
+            place = start + 16
+            end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+            while place + _HEAP_OBJECT.size <= min(end, len(content)):
+                number, _, _, size = _HEAP_OBJECT.unpack_from(content, place)
+                step = size if number == 0 else _HEAP_OBJECT.size + -(-size // 8) * 8
+                if step < _HEAP_OBJECT.size:
+                    raise UserError("its texts are damaged: an object without an end", node=str(path))
+                place += step
+            start = content.find(_HEAP, start + 1)
 
 
 def first_line(error: BaseException) -> str:

@@ -220,3 +220,13 @@ class FixedLevel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         restored: Tensor = self.network(x, torch.full((1,), 0.1))
         return restored
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Found by fuzzing: protobuf lets it through, and onnxruntime's own error is not one of the user's."""
+    path = Path(graph(tmp_path / "m.onnx"))
+    model = onnx.load(str(path))
+    model.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info("qqqq", onnx.TensorProto.FLOAT, [7, 7]))
+    path.write_bytes(model.SerializeToString().replace(b"qqqq", b"\x90qqq"))
+    with pytest.raises(UserError, match=r"m\.onnx"):
+        load_teacher(str(path))

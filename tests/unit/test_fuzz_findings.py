@@ -15,11 +15,12 @@ import pytest
 from neurodeploy.distill.recipe import load_recipe
 from neurodeploy.errors import UserError
 from neurodeploy.graph.hdf5 import check_objects
+from neurodeploy.graph.nir_file import read_nir, write_nir
 from neurodeploy.hardware.profile import load_profile
 from neurodeploy.report.inspect import inspect_path
 from neurodeploy.shipped import shipped
 from neurodeploy.targets.lava_net import read_net
-from neurodeploy.zoo import read_entry
+from neurodeploy.zoo import read_entry, resolve
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -87,6 +88,26 @@ def test_arrays_that_compress_well_are_no_bombs(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("tau", data=np.full((64, 256, 256), 1e-4, np.float32), compression="gzip")
         check_objects(tmp_path / "a.h5", file)
+
+
+def test_a_text_without_an_end_is_no_hang(tmp_path: Path) -> None:
+    """HDF5 itself goes round for ever at a free object of size 0 in a collection of texts."""
+    content = bytearray((GOLDEN / "nir" / "network.nir").read_bytes())
+    place = content.index(b"GCOL") + 16
+    content[place : place + 2] = bytes(2)
+    content[place + 8 : place + 16] = bytes(8)
+    path = tmp_path / "network.nir"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"network\.nir: its texts are damaged"):
+        read_nir(path)
+
+
+def test_a_damaged_hint_is_refused_by_file_and_name(tmp_path: Path) -> None:
+    graph = read_nir(GOLDEN / "nir" / "network.nir")
+    graph.metadata["host"] = "7"
+    write_nir(tmp_path / "network.nir", graph)
+    with pytest.raises(UserError, match=r"network\.nir: metadata: its hint 'host' is refused"):
+        resolve(str(tmp_path / "network.nir"))
 
 
 DEEP = "a = " + "[" * 5000

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from neurodeploy.errors import UserError
 from neurodeploy.networks.teachers.base import Teacher, nearest
+from neurodeploy.networks.teachers.onnx_macs import GraphCount, count_graph
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 # Outputs of these make good hints: what a layer passes on after its activation.
@@ -40,8 +41,6 @@ class OnnxNetwork(nn.Module):
     Raises:
         UserError: onnxruntime refuses the graph, or it does not take the inputs of a restorer.
     """
-
-    uncounted = "run by onnxruntime"  # no torch operation inside: count_macs says so
 
     def __init__(self, model: Any, path: Path) -> None:
         super().__init__()
@@ -73,11 +72,19 @@ class OnnxNetwork(nn.Module):
         ]
         return [torch.from_numpy(np.concatenate(parts)).to(x.device) for parts in zip(*chunks, strict=True)]
 
-    def _run_chunk(self, session: Any, points: tuple[str, ...], arrays: list[Tensor]) -> list[NDArray[np.float32]]:
-        feeds = {
+    def count_pass(self, x: Tensor, *noise: Tensor) -> GraphCount:
+        """What the graph does for these inputs; :func:`neurodeploy.networks.macs.count_macs` asks for it."""
+        self._check_size(x)
+        return count_graph(self.model, self._feeds([x, *noise]))
+
+    def _feeds(self, arrays: list[Tensor]) -> dict[str, NDArray[Any]]:
+        return {
             info.name: _shaped(array.detach().cpu().numpy().astype(_FLOATS[info.type]), len(info.shape))
             for info, array in zip(self.inputs, arrays, strict=True)
         }
+
+    def _run_chunk(self, session: Any, points: tuple[str, ...], arrays: list[Tensor]) -> list[NDArray[np.float32]]:
+        feeds = self._feeds(arrays)
         try:
             outputs = session.run([session.get_outputs()[0].name, *points], feeds)
         except Exception as error:  # onnxruntime's errors have no common base
@@ -207,7 +214,10 @@ def load_onnx(path: str | Path, *, channels: int | None = None) -> OnnxTeacher:
         raise UserError(f"is damaged or no ONNX file: {_short(error)}", node=str(path)) from error
     if not model.graph.node:
         raise UserError("is empty or no ONNX file", node=str(path))
-    return OnnxTeacher(OnnxNetwork(model, path), channels or 3)
+    try:
+        return OnnxTeacher(OnnxNetwork(model, path), channels or 3)
+    except UnicodeDecodeError as error:  # a name in the graph; onnxruntime hands it on as it is
+        raise UserError("holds a name that is no text", node=str(path)) from error
 
 
 def _image_input(inputs: Sequence[Any], path: Path) -> Any:
