@@ -127,14 +127,19 @@ class _Tally:
 
 @contextmanager
 def _watch_layers(module: nn.Module, tally: _Tally) -> Iterator[None]:
-    """Keeps the names of the running modules; one that cannot be looked into is noted as not covered."""
+    """Keeps the names of the running modules.
+
+    One that runs outside of torch counts its pass itself, or says why it cannot, and is noted as not covered.
+    """
 
     def enter(name: str) -> Callable[..., None]:
-        def hook(part: nn.Module, _inputs: object) -> None:
+        def hook(part: nn.Module, inputs: tuple[object, ...]) -> None:
             tally.running.append(name)
-            reason = getattr(part, "uncounted", None)
+            reason, count = getattr(part, "uncounted", None), getattr(part, "count_pass", None)
             if isinstance(reason, str):
                 tally.not_covered[name, reason] += 1
+            if callable(count):
+                _add_pass(tally, name, count(*inputs))
 
         return hook
 
@@ -150,6 +155,17 @@ def _watch_layers(module: nn.Module, tally: _Tally) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _add_pass(tally: _Tally, name: str, count: Any) -> None:
+    """Adds what a module that runs outside of torch has counted (``layers``, ``other``, ``not_covered``)."""
+    for layer, macs in count.layers.items():
+        key = f"{name}.{layer}" if name else layer
+        tally.layers[key] = tally.layers.get(key, Macs()) + macs
+    for operation, results in count.other.items():
+        tally.other[operation] += results
+    for layer, operation in count.not_covered:
+        tally.not_covered[f"{name}.{layer}" if name else layer, operation] += 1
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -190,7 +206,7 @@ def _results(out: object) -> int:
     return _results(out[0]) if isinstance(out, (tuple, list)) and out else 0
 
 
-def _taps(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+def taps(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
     """Pairs (output o, tap k) along one axis with ``0 <= o * stride - padding + k * dilation < size``."""
     count = 0
     for k in range(kernel):
@@ -213,7 +229,7 @@ def _convolution(args: tuple[Any, ...], _kwargs: dict[str, Any], out: Tensor) ->
     pairs = batch * weight.shape[0] * weight.shape[1]
     geometry = zip(dense_sizes, sparse_sizes, weight.shape[2:], stride, padding, dilation, strict=True)
     return Macs(
-        in_bounds=pairs * prod(_taps(*axis) for axis in geometry),
+        in_bounds=pairs * prod(taps(*axis) for axis in geometry),
         padded=pairs * prod(sparse_sizes) * prod(weight.shape[2:]),
     )
 
