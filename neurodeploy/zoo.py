@@ -261,6 +261,25 @@ def _student(path: Path, facts: Facts) -> StudentModel:
     return StudentModel(file=file, facts=Facts(facts.name, path, task, facts.card, dict(file.meta)))
 
 
+def student_path(text: str) -> Path:
+    """The student file that a name, a run folder or a path means; a run's float stage where it was kept.
+
+    Raises:
+        UserError: There is no such student.
+    """
+    path = Path(text)
+    entry = find_entry(text) if not path.exists() else None
+    if entry is not None:
+        return _trained(entry)
+    if path.is_dir():
+        for name in ("student-float.safetensors", "student.safetensors"):
+            if (path / name).is_file():
+                return path / name
+    if path.is_file():
+        return path
+    raise UserError("holds no student to start from", node=text, instead="give a zoo name, a run folder or a file")
+
+
 def _from_folder(folder: Path) -> Model:
     if (folder / "manifest.json").is_file():
         return _bundle(folder)

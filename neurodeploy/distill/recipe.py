@@ -80,6 +80,9 @@ class TrainRecipe(BaseModel):
     model_config = _STRICT
 
     steps: int = Field(20000, ge=2, description="optimiser steps in all; fewer if max_minutes says so")
+    init: str | None = Field(
+        None, description="zoo name, run folder or .safetensors of a student of the same shape to start from"
+    )
     max_minutes: float | None = Field(None, gt=0, description="time limit; the schedule is fitted into it")
     lr: float = Field(1e-3, gt=0, lt=1, description="peak learning rate of AdamW")
     lr_end: float = Field(1e-6, ge=0, lt=1, description="learning rate at the end of the cosine")

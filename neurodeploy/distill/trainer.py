@@ -13,11 +13,14 @@ from neurodeploy.distill.hints import HintAdapters, choose_hints
 from neurodeploy.distill.losses import fft_loss, pixel_loss, rate_loss
 from neurodeploy.distill.recipe import AnnSpec, Recipe
 from neurodeploy.distill.schedules import gamma_at, lr_at
+from neurodeploy.graph.student_file import read_student
 from neurodeploy.images.datasets import PatchBatch
+from neurodeploy.networks.start import settle_norms, start_from
 from neurodeploy.networks.student import SpikingStudent
 from neurodeploy.networks.teachers import Teacher
 from neurodeploy.networks.teachers.dncnn import DnCNN
 from neurodeploy.networks.teachers.ffdnet import FFDNet
+from neurodeploy.zoo import student_path
 
 GRID_LR_SHARE = 0.2
 """Peak learning rate of the stage on the integer grid, as a share of the float stage's."""
@@ -69,6 +72,8 @@ class Trainer:
             self.model = ANN_FAMILIES[spec.family](channels=spec.channels, width=spec.width, depth=spec.depth)
         else:
             self.student = SpikingStudent(recipe.student, surrogate=self.train.surrogate, dynamics=self.train.dynamics)
+            if self.train.init is not None:
+                start_from(self.student, read_student(student_path(self.train.init)), self.train.init)
             self.model = self.student
         self.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.hints: HintAdapters | None = self._adapters()
@@ -113,6 +118,8 @@ class Trainer:
         self.model.train()
         degraded, clean, level = (self._tensor(part) for part in (batch.degraded, batch.clean, batch.noise_level))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            if self.step == 0 and self.student is not None and self.train.init is not None:
+                settle_norms(self.student, degraded)
             loss, parts = self._loss(degraded, clean, level, plan)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
