@@ -11,7 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from neurodeploy.quantize.network import IntegerConv, IntegerDense
-from neurodeploy.simulate.reference import conv, dense, lif_step
+from neurodeploy.report.arrays import read_codes
+from neurodeploy.simulate.observe import Trace
+from neurodeploy.simulate.reference import conv, dense, lif_step, run
+from neurodeploy.zoo import resolve
 from tests.shared import shared_path
 
 LAYERS = ("input", "conv-0", "conv-1", "conv-2", "conv-3", "conv-4", "fc-0", "fc-1", "fc-2", "fc-3")
@@ -117,6 +120,29 @@ def test_pilotnet_the_last_layer_of_the_other_recording(folder: Path) -> None:
     ]
     assert ours == list(zip(recorded_u, recorded_v, strict=True))
     assert len(set(ours)) > 5
+
+
+def test_pilotnet_as_a_model_gives_the_recorded_states(folder: Path, tmp_path: Path) -> None:
+    """The file by the program's own reader, in zero-delay time: a window of 17 steps from rest.
+
+    In the recording layer k runs k steps late, and starts anew every 17 steps: its step t is step t - k of a window.
+    """
+    np.save(tmp_path / "frame.npy", np.load(folder / "image.npy").transpose(2, 1, 0))
+    net = resolve(str(folder / "network.net"), steps=17, arrays=True).integer()
+    trace = Trace(steps=17)
+    run(net, read_codes(tmp_path / "frame.npy", net), observer=trace)
+    compared = 0
+    for k, (name, layer) in enumerate(trace.layers.items()):
+        states = {"": layer.fired[:, 0], "-u": layer.u, "-v": np.where(layer.fired, 128, layer.v)[:, 0]}
+        for part, ours in states.items():
+            theirs = recorded(folder, LAYERS[k], part)
+            if theirs is None:
+                continue
+            for t in range(k + 1, 25):
+                step = (t - k - 1) % 17
+                np.testing.assert_array_equal(ours[step], theirs[t - 1], err_msg=f"{name}{part}, step {t}")
+                compared += ours[step].size
+    assert list(trace.layers) == ["lif_input", *(f"lif{k}" for k in range(8))] and compared > 1_000_000
 
 
 @pytest.mark.parametrize(("file", "at_spikes"), [("lif_lava_cpu_fixed.csv", 0), ("lif_lava_loihi_fixed.csv", 128)])
