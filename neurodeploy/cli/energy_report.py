@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from neurodeploy.cli.options import (
+    assume_option,
     dt_option,
     force_option,
-    model_argument,
     seed_of,
     steps_option,
+    target_size_option,
     tile_option,
     white_option,
 )
 from neurodeploy.cli.output import answer, progress, say, table
 from neurodeploy.cli.settings import Settings, verb
+from neurodeploy.errors import UserError
+
+if TYPE_CHECKING:
+    from neurodeploy.model import Model
+    from neurodeploy.report.evaluate import ImageSet
+
+STDOUT = "-"
+
+
+def _file(name: str, text: str) -> Callable[[Any], Any]:
+    """An option that takes a file, or none: then it goes to stdout."""
+    return click.option(
+        name, is_flag=False, flag_value=STDOUT, metavar="[FILE]", help=f"{text}; without FILE on stdout."
+    )
 
 
 @verb("energy-report")
-@model_argument
+@click.argument("models", metavar="MODEL...", nargs=-1)
 @click.option(
     "--profile",
     "profiles",
@@ -43,109 +61,284 @@ from neurodeploy.cli.settings import Settings, verb
 )
 @click.option("--teacher", metavar="MODEL", help="Compare with this network, too (default: none).")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Run the first N pictures only.")
+@click.option("--compare", is_flag=True, help="Put several MODELs side by side.")
+@click.option(
+    "--check", "checks", multiple=True, metavar="CONDITION", help="For example 'sop_per_mac<0.7' (repeatable)."
+)
 @click.option("--html", type=click.Path(), metavar="FILE", help="Write the report as one page, too.")
+@_file("--markdown", "Write it as Markdown")
+@_file("--latex", "Write the table of a paper")
+@_file("--neurobench", "Write the counts under NeuroBench's keys")
 @click.option("--hops", type=click.FloatRange(min=0), metavar="N", help="Mean number of hops of a spike on the chip.")
 @click.option(
     "--step-time", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Length of a time step."
 )
-@click.option("--chips", type=click.IntRange(min=1), metavar="N", help="Number of chips (default: estimated).")
+@click.option("--chips", type=click.IntRange(min=1), metavar="N", help="Chips that there are (default: estimated).")
+@target_size_option
+@assume_option
 @click.option("--allow-partial", is_flag=True, help="Take partial sums where an operation has no price: exit code 0.")
 @click.option("--allow-estimates", is_flag=True, help="Use prices that are estimates.")
+@click.option(
+    "--measure",
+    type=click.Choice(["cpu", "gpu"]),
+    help="Measure an ANN on this machine and write a profile (needs no MODEL; --teacher names the ANN).",
+)
+@click.option("--out", type=click.Path(), metavar="FILE", help="The profile that --measure writes.")
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), metavar="N", help="Batches to measure.")
+@click.option("--repeats", type=click.IntRange(min=2), default=10, metavar="N", help="Measurements each (default 10).")
 @tile_option
 @steps_option
 @dt_option
 @white_option
 @force_option
-def command(
-    settings: Settings,
-    model: str,
-    profiles: tuple[str, ...],
-    data: str | None,
-    inputs: tuple[str, ...],
-    pairs: tuple[str, str] | None,
-    degradation: str | None,
-    teacher: str | None,
-    limit: int | None,
-    html: str | None,
-    hops: float | None,
-    step_time: float | None,
-    chips: int | None,
-    allow_partial: bool,
-    allow_estimates: bool,
-    tile: int | None,
-    steps: int | None,
-    dt: float | None,
-    white: float | None,
-    force: bool,
-) -> int:
+def command(settings: Settings, models: tuple[str, ...], measure: str | None, **options: Any) -> int:
     """Count the operations of real runs and price them.
 
     Counts are exact integers from the simulated run; prices come from hardware profiles, each with its source. A total
-    is withheld while any operation that occurred has no published price (exit code 1, unless --allow-partial).
+    is withheld while any operation that occurred has no published price (exit code 1, unless --allow-partial). With
+    --check the exit code answers the conditions instead: 1 if one of them fails.
 
     Examples:
       neurodeploy energy-report demo --data builtin
       neurodeploy energy-report demo --profile loihi1-davies2018 --teacher ffdnet-gray --html energy.html
-      neurodeploy energy-report network.net --steps 17 --input frame.npy --allow-partial
       neurodeploy --json energy-report runs/mine --data photos --profile my_chip.toml --allow-partial
+      neurodeploy energy-report runs/mine --data photos --check 'sop_per_mac<0.7' --check 'psnr_db>29'
+      neurodeploy energy-report --compare runs/a runs/b ffdnet-gray --data photos --latex table.tex
+      neurodeploy energy-report network.net --steps 17 --input frame.npy --allow-partial
+      neurodeploy energy-report --measure cpu --out my_cpu.toml
     """
-    from neurodeploy.hardware.profile import load_profile
-    from neurodeploy.report.arrays import are_arrays, arrays_report
-    from neurodeploy.report.evaluate import open_dataset
-    from neurodeploy.report.measure import DEFAULT_PROFILES, Pricing, measure_energy
+    if measure is not None:
+        return _measure(settings, measure, models, options)
+    if not models:
+        raise click.UsageError("Missing argument 'MODEL...'.", click.get_current_context())
+    if len(models) > 1 and not options["compare"]:
+        raise UserError("one report is of one model", have=f"{len(models)}", instead="put them side by side: --compare")
+    return _compare(settings, models, options) if options["compare"] else _report(settings, models[0], options)
+
+
+def _report(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
+    from neurodeploy.report.checks import parse_checks
+    from neurodeploy.report.latex import latex_table
+    from neurodeploy.report.markdown import energy_markdown
+    from neurodeploy.report.measure import DEFAULT_PROFILES, measure_energy
     from neurodeploy.zoo import resolve
 
-    chosen = resolve(model, steps=steps, dt=dt, white=white, arrays=bool(inputs))
-    if inputs:
-        if data is not None or pairs is not None or html is not None or teacher is not None or not are_arrays(inputs):
-            raise click.UsageError(
-                "--input takes .npy files, without --data, --pairs, --teacher and --html beside them"
-            )
-        report = arrays_report(
-            chosen,
-            inputs,
-            [load_profile(name) for name in profiles or DEFAULT_PROFILES],
-            hops=hops,
-            step_seconds=step_time,
-            chips=chips,
-            allow_partial=allow_partial,
-            allow_estimates=allow_estimates,
-            reproduce={"command": settings.command_line},
-        )
-        answer(settings, report, lambda: _text(report))
-        return 0 if report["ok"] else 1
-    dataset = open_dataset(
-        chosen,
-        data="builtin" if data is None and pairs is None else data,
-        pairs=pairs,
-        degradation=degradation,
-        seed=seed_of(settings),
-    )
+    if options["inputs"]:
+        return _arrays(settings, model, options)
+    checks = parse_checks(options["checks"])
+    printed = _to_stdout(settings, options)
+    chosen = resolve(model, steps=options["steps"], dt=options["dt"], white=options["white"])
+    html = options["html"]
     with progress(settings, "counting") as update:
         report = measure_energy(
             chosen,
-            dataset,
-            profiles=profiles or DEFAULT_PROFILES,
-            teacher=None if teacher is None else resolve(teacher),
-            limit=limit,
-            tile=tile,
-            pricing=Pricing(hops, step_time, chips, allow_partial, allow_estimates),
-            reproduce={"command": settings.command_line, "seed": seed_of(settings)},
+            _opener(settings, options)(chosen),
+            profiles=options["profiles"] or DEFAULT_PROFILES,
+            teacher=None if options["teacher"] is None else resolve(options["teacher"]),
             html=html,
-            force=force,
+            force=options["force"],
             progress=update,
+            **_how(settings, options),
         )
     if html is not None:
         say(settings, f"page: {html}")
+    report["checks"] = [check.of(report) for check in checks]
+    texts = {
+        "markdown": lambda: energy_markdown(report),
+        "latex": lambda: latex_table([report]),
+        "neurobench": lambda: json.dumps(report["neurobench"], indent=2) + "\n",
+    }
+    _write(settings, options, texts)
+    if printed is None:
+        answer(settings, report, lambda: _text(report))
+    if checks:
+        return 0 if all(check["ok"] for check in report["checks"]) else 1
+    return 0 if report["ok"] else 1
+
+
+def _arrays(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
+    """The report of a network that takes no pictures."""
+    from neurodeploy.hardware.profile import load_profile
+    from neurodeploy.report.arrays import are_arrays, arrays_report
+    from neurodeploy.report.measure import DEFAULT_PROFILES
+    from neurodeploy.zoo import resolve
+
+    apart = ("data", "pairs", "teacher", "html", "checks", "markdown", "latex", "neurobench")
+    given = [f"--{name.removesuffix('s') if name == 'checks' else name}" for name in apart if options[name]]
+    if given or not are_arrays(options["inputs"]):
+        raise click.UsageError(f"--input takes .npy files, and no {', '.join(given) or 'pictures'} beside them")
+    report = arrays_report(
+        resolve(model, steps=options["steps"], dt=options["dt"], white=options["white"], arrays=True),
+        options["inputs"],
+        [load_profile(name) for name in options["profiles"] or DEFAULT_PROFILES],
+        hops=options["hops"],
+        step_seconds=options["step_time"],
+        chips=options["chips"],
+        allow_partial=options["allow_partial"],
+        allow_estimates=options["allow_estimates"],
+        reproduce={"command": settings.command_line},
+    )
+    report["checks"] = []
     answer(settings, report, lambda: _text(report))
     return 0 if report["ok"] else 1
 
 
-def _text(report: dict[str, Any]) -> str:
+def _compare(settings: Settings, models: Sequence[str], options: Mapping[str, Any]) -> int:
+    from neurodeploy.report.checks import parse_checks
+    from neurodeploy.report.compare import compare_energy, comparison_tables
+    from neurodeploy.report.latex import latex_table
+    from neurodeploy.report.markdown import tables_markdown
+    from neurodeploy.report.measure import DEFAULT_PROFILES
+    from neurodeploy.zoo import resolve
+
+    for name in ("html", "neurobench"):
+        if options[name] is not None:
+            raise UserError("is of one model", node=f"--{name}", instead="leave out --compare, or write --markdown")
+    checks = parse_checks(options["checks"])
+    printed = _to_stdout(settings, options)
+    with progress(settings, "counting") as update:
+        found = compare_energy(
+            [resolve(model, steps=options["steps"], dt=options["dt"], white=options["white"]) for model in models],
+            _opener(settings, options),
+            profiles=options["profiles"] or DEFAULT_PROFILES,
+            teacher=None if options["teacher"] is None else resolve(options["teacher"]),
+            progress=update,
+            **_how(settings, options),
+        )
+    found["checks"] = [
+        {"model": name, **check.of(report)} for name, report in found["reports"].items() for check in checks
+    ]
+    tables = comparison_tables(found)
+    sentences = [f"{row['model']}: {row['sentence']}" for row in found["rows"]]
+    texts = {
+        "markdown": lambda: tables_markdown(f"Side by side: {found['data']}", tables, sentences),
+        "latex": lambda: latex_table(list(found["reports"].values())),
+    }
+    _write(settings, options, texts)
+    if printed is None:
+        parts = [found["data"], *(f"{part.title}\n{table(part.rows, part.columns)}" for part in tables), *sentences]
+        answer(settings, found, lambda: "\n\n".join([*parts, *_failed(found["checks"])]))
+    if checks:
+        return 0 if all(check["ok"] for check in found["checks"]) else 1
+    return 0 if found["ok"] else 1
+
+
+def _measure(settings: Settings, host: str, models: Sequence[str], options: Mapping[str, Any]) -> int:
+    from neurodeploy.report.host import measure_host
+    from neurodeploy.zoo import resolve
+
+    if models:
+        raise UserError(
+            "measures an ANN, and prices no model",
+            node="--measure",
+            instead="name the ANN with --teacher, then price a model with --profile and the file that this writes",
+        )
+    out = options["out"] or f"measured-{host}.toml"
+    found = measure_host(
+        "cpu" if host == "cpu" else "gpu",
+        out,
+        teacher=None if options["teacher"] is None else resolve(options["teacher"]),
+        batches=options["batches"] or (1, 8),
+        repeats=options["repeats"],
+        force=options["force"],
+    )
+    answer(settings, found, lambda: _measured(found))
+    return 0
+
+
+def _opener(settings: Settings, options: Mapping[str, Any]) -> Callable[[Model], ImageSet]:
+    from neurodeploy.report.evaluate import open_dataset
+
+    data, pairs = options["data"], options["pairs"]
+    return lambda model: open_dataset(
+        model,
+        data="builtin" if data is None and pairs is None else data,
+        pairs=pairs,
+        degradation=options["degradation"],
+        seed=seed_of(settings),
+    )
+
+
+def _how(settings: Settings, options: Mapping[str, Any]) -> dict[str, Any]:
+    from neurodeploy.report.measure import Pricing
+
+    return {
+        "limit": options["limit"],
+        "tile": options["tile"],
+        "pricing": Pricing(
+            hops=options["hops"],
+            step_seconds=options["step_time"],
+            chips=options["chips"],
+            allow_partial=options["allow_partial"],
+            allow_estimates=options["allow_estimates"],
+            target_size=options["target_size"],
+            assume=options["assume"],
+        ),
+        "reproduce": {"command": settings.command_line, "seed": seed_of(settings)},
+    }
+
+
+def _to_stdout(settings: Settings, options: Mapping[str, Any]) -> str | None:
+    """The one form that goes to stdout instead of the answer.
+
+    Raises:
+        UserError: Two of them would.
+    """
+    chosen = [name for name in ("markdown", "latex", "neurobench") if options[name] == STDOUT]
+    if len(chosen) + settings.json > 1:
+        both = " and ".join([*(f"--{name}" for name in chosen), *(["--json"] if settings.json else [])])
+        raise UserError("would both go to stdout", node=both, instead=f"name a file, for example --{chosen[0]} FILE")
+    return chosen[0] if chosen else None
+
+
+def _write(settings: Settings, options: Mapping[str, Any], texts: Mapping[str, Callable[[], str]]) -> None:
+    """Every form that was asked for, to its file or to stdout."""
+    from neurodeploy.files import writing_file
+
+    for name, make in texts.items():
+        target = options[name]
+        if target == STDOUT:
+            click.echo(make().rstrip("\n"))
+        elif target is not None:
+            with writing_file(Path(target), force=options["force"]) as path:
+                path.write_text(make(), encoding="utf-8")
+            say(settings, f"{name}: {target}")
+
+
+def _failed(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line a condition."""
+    lines = []
+    for check in checks:
+        value = "no value" if check["value"] is None else f"{check['value']:.6g}"
+        why = f" ({check['why']})" if check["why"] else ""
+        whose = f"{check['model']}: " if "model" in check else ""
+        lines.append(f"{'holds' if check['ok'] else 'FAILS'}  {whose}{check['check']}: have {value}{why}")
+    return ["\n".join(lines)] if lines else []
+
+
+def _measured(found: Mapping[str, Any]) -> str:
+    columns = (("batch", "BATCH"), ("joules", "J A PICTURE"), ("mac", "pJ A MAC"), ("interval", "95 % INTERVAL"))
+    rows = [
+        {
+            "batch": row["batch"],
+            "joules": f"{row['joules_per_image']['mean']:.4g} (with idle {row['total_joules_per_image']['mean']:.4g})",
+            "mac": f"{row['pj_per_mac']:.4g}",
+            "interval": " to ".join(f"{end:.4g}" for end in row["pj_per_mac_ci95"] if end is not None),
+        }
+        for row in found["batches"]
+    ]
+    idle = f"{found['idle_w']['mean']:.3g} W idle, subtracted; {found['boundary']}"
+    return f"{found['device']}: {found['network']}\n{idle}\n\n{table(rows, columns)}\n\nprofile: {found['profile']}"
+
+
+def _text(report: Mapping[str, Any]) -> str:
     from neurodeploy.report.energy import energy_tables
 
     parts = [f"{report['model']}: {report['data']}", report["verdict"]["sentence"]]
+    quality = report["quality"]
+    if quality is not None:
+        parts.append(f"PSNR {quality['psnr_db']:.2f} dB, degraded {quality['input_psnr_db']:.2f} dB")
     parts += [f"{part.title}\n{table(part.rows, part.columns)}" for part in energy_tables(report) if part.rows]
     if not report["ok"]:
         parts.append("A total is withheld: operations that occurred have no published price (--allow-partial).")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_failed(report["checks"])])

@@ -50,6 +50,7 @@ class Baseline:
     def as_dict(self) -> dict[str, Any]:
         """The baseline with the keys of the JSON answers."""
         return {
+            "key": self.key,
             "label": self.label,
             "mac": self.mac,
             "mac_padded": self.mac_padded,
@@ -94,7 +95,8 @@ def baselines(counts: Counts, teacher: Teacher | None = None) -> tuple[Baseline,
             key="qnn",
             label=f"quantised network of the same shape, {bits}-bit activations",
             bits=bits,
-            note="tells apart as many levels as the spikes do; no price of a MAC of this width is at hand",
+            note="tells apart as many levels as the spikes do: ceil(log2(T * D + 1)) bits;"
+            " charged at the price of an 8-bit MAC, which is more than it costs",
         ),
     ]
     if teacher is not None:

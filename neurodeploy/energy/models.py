@@ -1,7 +1,8 @@
 """The price models: which operations a profile's model charges for.
 
 ``chip``: the terms of a chip. ``arithmetic``: the arithmetic units alone. ``lemaire``: memory and addressing as well.
-``yan``: data movement as well. A model lists what it charges for; :mod:`neurodeploy.energy.price` adds it up.
+``yan``: data movement as well. ``host``: a processor, for baselines alone. A model lists what it charges for;
+:mod:`neurodeploy.energy.price` adds it up.
 """
 
 from __future__ import annotations
@@ -134,9 +135,19 @@ def _lemaire(counts: Counts, profile: Profile, assumptions: Assumptions) -> Iter
     yield from lemaire_charges(counts, profile)
 
 
+def _host(counts: Counts, profile: Profile, assumptions: Assumptions) -> Iterator[Charge]:
+    """Nothing but a reason: what spikes cost on a processor depends on the program that runs them."""
+    del assumptions
+    for term, label in (("sop", "spikes arriving at synapses"), ("neuron_active", "neuron updates")):
+        count = of(counts, "sop" if term == "sop" else "neuron_updates")
+        why = f"what spikes cost on {profile.name} depends on the program that runs them"
+        yield Charge(term, label, count, why=why, instead="compare the baselines, which are priced")
+
+
 _MODELS: Mapping[PriceModel, Callable[[Counts, Profile, Assumptions], Iterator[Charge]]] = {
     "chip": _chip,
     "arithmetic": _arithmetic,
     "lemaire": _lemaire,
     "yan": _yan,
+    "host": _host,
 }

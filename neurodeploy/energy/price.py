@@ -11,6 +11,7 @@ from neurodeploy.energy.baselines import Baseline
 from neurodeploy.energy.charges import Assumptions, Charge, of, price_facts
 from neurodeploy.energy.models import charges
 from neurodeploy.energy.results import Counts, spread
+from neurodeploy.energy.sensitivity import tornado
 from neurodeploy.errors import UserError
 from neurodeploy.hardware.profile import Profile
 from neurodeploy.hardware.tables import Price
@@ -20,6 +21,7 @@ BOUNDARIES = {
     "arithmetic": "arithmetic units alone: no memory, no movement, no control, no static power",
     "lemaire": "arithmetic, memory and addressing; no network on chip, no control, no static power",
     "yan": "arithmetic and data movement; no control, no static power",
+    "host": "a processor that runs the ANNs; the spiking network has no price on it",
 }
 ALL_IN = "the whole chip's power at one operating point, divided by its synaptic events"
 
@@ -115,6 +117,7 @@ class Priced:
             "unpublished": profile.unpublished.terms,
             "spread_pj": spread(self.per_image),
             "per_image_pj": list(self.per_image),
+            "tornado": tornado(self.charged),
             "static": self.static.as_dict(),
             "chips": self.chips,
             "baselines": {base.key: _compared(self, base) for base in compared},
@@ -215,13 +218,13 @@ def baseline_pj(priced: Priced, base: Baseline) -> float | None:
     """What a baseline costs at the prices of a profile; None where the profile has no price of a MAC.
 
     Biases and activation functions are charged where the profile has prices for them, as they are for the spiking
-    network. A quantised network of another width than the profile's MAC has no price.
+    network. A quantised network is charged at the price of an 8-bit MAC, which is more than it costs: a ceiling.
     """
     energy, key = priced.profile.energy, base.key
     mac = energy.mac_int8 if energy.mac_int8 is not None else energy.mac
-    if mac is None or priced.profile.model not in ("chip", "arithmetic") or key == "qnn":
+    if mac is None or priced.profile.model not in ("chip", "arithmetic", "host"):
         return None
-    if key == "ann_int8" and energy.mac_int8 is None:
+    if key in ("ann_int8", "qnn") and energy.mac_int8 is None:
         return None
     parts = [(base.mac, mac), (base.additions, energy.add), (base.comparisons, energy.compare)]
     return sum(count * unit.picojoules for count, unit in parts if unit is not None)
@@ -247,7 +250,8 @@ def _compared(priced: Priced, base: Baseline) -> dict[str, Any]:
     ratio = total / energy if energy and total is not None else None
     mac = priced.profile.energy.mac_int8 or priced.profile.energy.mac
     at_least = mac is not None and mac.bound == "lower"
-    return {"label": base.label, "energy_pj": energy, "at_least": at_least, "snn_over_it": ratio}
+    at_most = base.key == "qnn" and energy is not None and not at_least
+    return {"label": base.label, "energy_pj": energy, "at_least": at_least, "at_most": at_most, "snn_over_it": ratio}
 
 
 def _no_estimate(charge: Charge, allowed: bool) -> Charge:

@@ -32,7 +32,14 @@ class ImageCounts:
 
     def as_dict(self) -> dict[str, Any]:
         """The counts with the keys of the JSON answers; ``extent`` is (H, W) on the network's grid."""
-        return {"name": self.name, "extent": list(self.extent), **{key: self.total(key) for key in COUNTED}}
+        counted = {key: self.total(key) for key in COUNTED}
+        return {"name": self.name, "extent": list(self.extent), "rate": self.rate, **counted}
+
+    @property
+    def rate(self) -> float:
+        """Mean spikes a neuron and step, over the spiking layers."""
+        updates = sum(layer.neuron_updates for layer in self.layers if layer.kind == "spiking")
+        return self.total("spikes") / updates if updates else 0.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from neurodeploy.energy.baselines import Baseline
 from neurodeploy.energy.price import Priced, baseline_pj
-from neurodeploy.energy.results import Counts
+from neurodeploy.energy.results import Counts, spread
 
 LOSES_ABOVE = 1.72
 WINS_BELOW = 0.15
@@ -49,12 +49,15 @@ def verdict(counts: Counts, compared: Sequence[Baseline], priced: Sequence[Price
     rate = _rate(counts)
     lines = [against(price, base, rate) for price in priced for base in compared if base.key != "qnn"]
     against_all = [line for line in lines if line is not None]
-    sentences = _sentences(counts, sps, teacher, sps_teacher, against_all)
+    each = _each(counts)
+    sentences = _sentences(counts, sps, teacher, sps_teacher, against_all, each)
     return {
         "class": _class(sps),
         "sentence": " ".join(sentences),
         "sentences": sentences,
         "sps": sps,
+        "sps_per_image": each,
+        "sps_spread": {**spread(each), "best": min(each)} if each else None,
         "sps_teacher": sps_teacher,
         "operations_per_mac": (sop + mac) / dense if dense else None,
         "analog_mac_share": mac / (sop + mac) if sop + mac else None,
@@ -114,10 +117,12 @@ def _sentences(
     teacher: Baseline | None,
     sps_teacher: float | None,
     lines: Sequence[dict[str, Any]],
+    each: Sequence[float],
 ) -> list[str]:
     if sps is None:
         return ["There is no dense network to compare with."]
-    per_mac = f"{sps:.2f} synaptic operations for every multiply-accumulate of an ANN of its own shape"
+    span = f" ({min(each):.2f} to {max(each):.2f} over the images)" if len(each) > 1 else ""
+    per_mac = f"{sps:.2f} synaptic operations for every multiply-accumulate of an ANN of its own shape{span}"
     found = {
         "loses": f"The SNN loses: {per_mac}, above every published threshold ({LOSES_ABOVE}).",
         "depends": f"It depends on the ANN: {per_mac}, between the published thresholds"
@@ -157,6 +162,12 @@ def _priced_sentence(lines: Sequence[dict[str, Any]], profile: str) -> str:
 
 def _costs(ratio: float) -> str:
     return f"{ratio:.2f} times as much as" if ratio >= 1 else f"{1 / ratio:.2f} times less than"
+
+
+def _each(counts: Counts) -> list[float]:
+    """Synaptic operations for each MAC of the dense network, image by image."""
+    dense = [(image.total("sop"), image.total("dense_mac")) for image in counts.images]
+    return [sop / mac for sop, mac in dense if mac]
 
 
 def _rate(counts: Counts) -> float:

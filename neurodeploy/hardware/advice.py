@@ -68,8 +68,8 @@ def advice(
         },
         "target": {
             "size": list(wanted),
-            "cores": placed.cores,
-            "chips": placed.chips,
+            "cores": None if placed.cores is None else list(placed.cores),
+            "chips": list(placed.chips),
             "fits": fits,
             "tiles": None if tiles[0] is None or halo is None else tiles_for(wanted, tiles[0], halo),
         },

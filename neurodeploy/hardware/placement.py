@@ -119,8 +119,9 @@ class Placement:
     estimate: str = "one layer never shares a core with another; no public document gives the real placement"
 
     def as_dict(self) -> dict[str, Any]:
-        """The placement as JSON values."""
-        return asdict(self)
+        """The placement as JSON values: lists, no tuples."""
+        values: dict[str, Any] = _lists(asdict(self))
+        return values
 
 
 def placement(net: IntegerNetwork, profile: Profile, size: Size) -> Placement:
@@ -167,6 +168,12 @@ def placement(net: IntegerNetwork, profile: Profile, size: Size) -> Placement:
         unknown=tuple(profile.capacity.unknown),
         assumed=profile.assumed,
     )
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def neurons_a_core(layer: LayerPlacement, cores: int) -> int:

@@ -40,6 +40,17 @@ from neurodeploy.shipped import shipped
 
 CHIP_TERMS = ("sop", "mac", "neuron_active", "neuron_idle", "spike", "hop")
 """What every chip profile must account for. ``spike`` is ``spike_local`` plus ``spike_out``."""
+ALIASES: Mapping[str, str] = {
+    "cmos45-lemaire": "cmos45-int32-lemaire",
+    "truenorth": "truenorth-marginal",
+    "loihi1": "loihi1-davies2018",
+    "cpu": "cpu-i7-4960x",
+    "gpu": "gpu-titan-black",
+    "arm": "arm-cortex-a",
+    "jetson": "jetson-nano",
+    "orin": "orin-nano",
+}
+"""Shorter names that papers and other tools use."""
 _INSIDE: Mapping[str, SopPart] = {
     "neuron_active": "neuron", "neuron_idle": "neuron", "spike": "spike", "hop": "hop"
 }  # fmt: skip
@@ -166,12 +177,13 @@ def profile_names() -> tuple[str, ...]:
 
 
 def load_profile(name: str | Path) -> Profile:
-    """The profile of a shipped name, or of a ``.toml`` file.
+    """The profile of a shipped name (or of one of :data:`ALIASES`), or of a ``.toml`` file.
 
     Raises:
         UserError: No such name or file, not TOML, or against the schema; the message holds file, line and key.
     """
     names = profile_names()
+    name = ALIASES.get(str(name), name)
     if str(name) in names:
         path = shipped("hardware_profiles") / f"{name}.toml"
     else:

@@ -13,7 +13,8 @@ Bound = Literal["exact", "lower", "upper"]
 Payload = Literal["binary", "ternary", "graded"]
 SopPart = Literal["weight_fetch", "state_rw", "neuron", "spike", "hop", "addressing"]
 """What a price per synaptic event may already hold, so that nothing is charged twice."""
-PriceModel = Literal["chip", "arithmetic", "lemaire", "yan"]
+PriceModel = Literal["chip", "arithmetic", "lemaire", "yan", "host"]
+"""``host``: a processor that runs ANNs; only baselines are priced on it."""
 
 PICOJOULES: Mapping[str, float] = {"fJ": 1e-3, "pJ": 1.0, "nJ": 1e3, "uJ": 1e6, "mJ": 1e9, "J": 1e12}
 WATTS: Mapping[str, float] = {"nW": 1e-9, "uW": 1e-6, "mW": 1e-3, "W": 1.0}

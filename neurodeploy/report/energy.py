@@ -11,12 +11,15 @@ import numpy as np
 
 from neurodeploy import __version__
 from neurodeploy.energy.baselines import Teacher, baselines
+from neurodeploy.energy.op_only import op_only
 from neurodeploy.energy.parameters import parameter_table
 from neurodeploy.energy.price import price
 from neurodeploy.energy.results import Counts
 from neurodeploy.energy.verdict import verdict
 from neurodeploy.hardware.profile import Profile
 from neurodeploy.report import numbers
+from neurodeploy.report.neurobench import neurobench
+from neurodeploy.report.placing import chips_of, placements
 
 SCHEMA_VERSION = 1
 
@@ -56,6 +59,10 @@ def energy_report(
     chips: int | None = None,
     allow_partial: bool = False,
     allow_estimates: bool = False,
+    size: tuple[int, int] | None = None,
+    target_size: tuple[int, int] | None = None,
+    quality: Mapping[str, Any] | None = None,
+    activity: Mapping[str, Any] | None = None,
     reproduce: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole report as JSON values.
@@ -68,22 +75,27 @@ def energy_report(
         data: Which images were run, in words.
         hops: Mean hops of a spike.
         step_seconds: Length of a time step.
-        chips: Number of chips, where it is known better than from the neurons alone.
+        chips: Number of chips that there are; by default what the placement (or the neurons alone) ask for.
         allow_partial: Take partial sums for an answer; the totals stay withheld.
         allow_estimates: Use prices of the kind ``estimated``.
+        size: (H, W) of the image that one run takes, for the placement; by default the largest image that was run.
+        target_size: (H, W) of the picture to restore, for what would have to change.
+        quality: PSNR and SSIM of the same runs, where they were scored.
+        activity: What the neurons did on one picture, see :mod:`neurodeploy.report.activity`.
         reproduce: Command, seed, hashes: whatever it takes to run this again.
 
     Returns:
         ``ok`` is False where a total is withheld and no partial sum was asked for; energies are in pJ, one image.
     """
     compared = baselines(counts, teacher)
+    placed = placements(counts, profiles, size or _largest(counts), target_size=target_size, chips=chips)
     priced = [
         price(
             counts,
             profile,
             hops=hops,
             step_seconds=step_seconds,
-            chips=chips,
+            chips=chips if chips is not None else chips_of(placed, profile),
             allow_partial=allow_partial,
             allow_estimates=allow_estimates,
         )
@@ -97,15 +109,27 @@ def energy_report(
         "data": data,
         "ok": all(entry.ok for entry in priced),
         "verdict": verdict(counts, compared, priced),
+        "quality": None if quality is None else dict(quality),
         "counts": counts.as_dict(),
         "baselines": {base.key: base.as_dict() for base in compared},
+        "op_only": op_only(counts, teacher),
         "prices": prices,
         "not_priced": [{"profile": name, **line} for name, one in prices.items() for line in one["not_priced"]],
         "parameters": _parameters(counts, teacher),
+        "placements": placed,
+        "activity": None if activity is None else dict(activity),
+        "neurobench": neurobench(counts),
         "not_counted": list(NOT_COUNTED),
         "not_claimed": list(NOT_CLAIMED),
         "reproduce": {"versions": versions(), **(reproduce or {})},
     }
+
+
+def _largest(counts: Counts) -> tuple[int, int]:
+    """(H, W) in pixels of the largest image that was run."""
+    unit = counts.net.host.unshuffle
+    height, width = max((image.extent for image in counts.images), key=lambda extent: extent[0] * extent[1])
+    return height * unit, width * unit
 
 
 def versions() -> dict[str, str]:
@@ -174,7 +198,7 @@ def _layer_table(report: Mapping[str, Any]) -> Table:
 
 def _per_image(total: int, images: int) -> int | float:
     mean = total / images
-    return int(mean) if mean.is_integer() else round(mean, 1)
+    return round(mean) if mean.is_integer() or mean >= 1e4 else round(mean, 1)
 
 
 def _price_table(report: Mapping[str, Any]) -> Table:
@@ -232,7 +256,7 @@ def _baseline_table(report: Mapping[str, Any]) -> Table:
         for name in shown:
             entry = report["prices"][name]["baselines"][key]
             times = f" (SNN {numbers.ratio(entry['snn_over_it'])})" if entry["snn_over_it"] is not None else ""
-            bound = "≥ " if entry["at_least"] and entry["energy_pj"] is not None else ""
+            bound = "≥ " if entry["at_least"] and entry["energy_pj"] is not None else "≤ " if entry["at_most"] else ""
             row[name] = f"{bound}{numbers.energy(entry['energy_pj'])}{times}"
         rows.append(row)
     return Table("Baselines", columns, tuple(rows))

@@ -26,6 +26,14 @@ def energy_markdown(report: Mapping[str, Any]) -> str:
     return _joined(lines)
 
 
+def tables_markdown(title: str, tables: Sequence[Table], sentences: Sequence[str]) -> str:
+    """Tables and sentences under one heading."""
+    lines = [f"# {title}", ""]
+    for table in tables:
+        lines += [f"## {table.title}", "", *_markdown(table), ""]
+    return _joined([*lines, *(f"- {sentence}" for sentence in sentences)])
+
+
 def deploy_markdown(report: DeployReport) -> str:
     """The answer of ``deploy`` as Markdown, without pictures."""
     lines = [

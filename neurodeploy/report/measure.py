@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from neurodeploy.energy.baselines import Teacher
 from neurodeploy.energy.count import OperationCounter
 from neurodeploy.energy.results import Counts
 from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file
-from neurodeploy.hardware.profile import load_profile
+from neurodeploy.hardware.profile import Profile, load_profile
+from neurodeploy.images.datasets import Sample
+from neurodeploy.images.metrics import psnr, ssim
 from neurodeploy.model import Model, TeacherModel
 from neurodeploy.quantize.network import IntegerNetwork
+from neurodeploy.report.activity import activity
 from neurodeploy.report.energy import energy_report
 from neurodeploy.report.evaluate import ImageSet
 from neurodeploy.report.page import energy_html
+from neurodeploy.report.png import png_uri
+from neurodeploy.report.reproduce import DataHash, network_sha256
 from neurodeploy.simulate.restore import restore
 
 DEFAULT_PROFILES = ("loihi2", "cmos45-int32-lemaire", "cmos45-int8")
 """The chip that the project is about, and two technologies whose operations all have prices."""
+SHOWN_SIDE = 256
+"""Side of the centre of the first picture that the page shows."""
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -36,6 +46,27 @@ class Pricing:
     chips: int | None = None
     allow_partial: bool = False
     allow_estimates: bool = False
+    target_size: tuple[int, int] | None = None
+    assume: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What came of running a set of pictures.
+
+    Attributes:
+        sizes: (H, W) of every picture.
+        counts: What was counted.
+        quality: PSNR and SSIM of the restored pictures, where there are clean ones; None otherwise.
+        data_sha256: Hash of the degraded pictures.
+        first: The first picture, and its restoration.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    counts: Counts
+    quality: dict[str, Any] | None
+    data_sha256: str
+    first: tuple[Sample, NDArray[np.float64]]
 
 
 def measure_energy(
@@ -56,7 +87,7 @@ def measure_energy(
 
     Args:
         model: A student, graph, ``.net`` or bundle.
-        dataset: The pictures; only the degraded ones are used.
+        dataset: The pictures; where there are clean ones, the restored ones are scored against them.
         profiles: Shipped names or ``.toml`` files.
         teacher: The network that the student was distilled from, for the baselines.
         limit: Run the first so many pictures only.
@@ -68,53 +99,125 @@ def measure_energy(
         progress: Called after every picture.
 
     Raises:
-        UserError: No picture; the model has no spikes; a profile is unknown; the teacher cannot run; the page exists.
+        UserError: No picture; the model has no spikes; a profile or a limit is unknown; the teacher cannot run; the
+            page exists.
     """
-    chosen = [load_profile(name) for name in profiles]
+    how = pricing or Pricing()
+    chosen = assumed([load_profile(name) for name in profiles], how.assume)
     count = len(dataset) if limit is None else min(limit, len(dataset))
     if count < 1:
         raise UserError("there is no picture to run")
     net = model.integer()
-    how = pricing or Pricing()
-    with writing_file(html, force=force) if html is not None else nullcontext() as page:
-        sizes, counts = count_operations(net, dataset, count, tile=tile, progress=progress)
+    with ExitStack() as stack:
+        page = stack.enter_context(writing_file(html, force=force)) if html is not None else None
+        runs = run_pictures(net, dataset, count, tile=tile, progress=progress)
+        hashes = {"model": network_sha256(net), "data": runs.data_sha256}
         report = energy_report(
-            counts,
+            runs.counts,
             chosen,
             model=model.name,
-            teacher=None if teacher is None else count_teacher(teacher, sizes),
+            teacher=None if teacher is None else count_teacher(teacher, runs.sizes),
             data=dataset.describe() + ("" if count == len(dataset) else f", the first {count}"),
             hops=how.hops,
             step_seconds=how.step_seconds,
             chips=how.chips,
             allow_partial=how.allow_partial,
             allow_estimates=how.allow_estimates,
-            reproduce=reproduce,
+            size=max(runs.sizes, key=lambda size: size[0] * size[1]),
+            target_size=how.target_size,
+            quality=runs.quality,
+            activity=activity(net, runs.first[0]),
+            reproduce={**(reproduce or {}), "hashes": hashes},
         )
         if page is not None:
-            page.write_text(energy_html(report), encoding="utf-8")
+            page.write_text(energy_html(report, pictures(runs)), encoding="utf-8")
     return report
 
 
-def count_operations(
+def assumed(profiles: Sequence[Profile], limits: dict[str, float]) -> list[Profile]:
+    """The profiles with limits set on those of chips.
+
+    Raises:
+        UserError: There is no such limit, or no chip among them.
+    """
+    if not limits:
+        return list(profiles)
+    if all(profile.model != "chip" for profile in profiles):
+        raise UserError("there is no chip whose limits could be set", node="--assume", instead="name a --profile")
+    return [profile.assuming(limits) if profile.model == "chip" else profile for profile in profiles]
+
+
+def run_pictures(
     net: IntegerNetwork,
     dataset: ImageSet,
     count: int,
     *,
     tile: int | None = None,
     progress: OnProgress | None = None,
-) -> tuple[list[tuple[int, int]], Counts]:
-    """Runs the first ``count`` pictures; hands back their sizes (H, W) and what was counted."""
-    counter = OperationCounter(net)
-    sizes = []
+) -> Runs:
+    """Runs the first ``count`` pictures, counts, and scores them where there are clean ones."""
+    counter, data = OperationCounter(net), DataHash()
+    sizes: list[tuple[int, int]] = []
+    scores: list[dict[str, float]] = []
+    first: tuple[Sample, NDArray[np.float64]] | None = None
     for index in range(count):
         sample = dataset[index]
         counter.begin(sample.name)
-        restore(net, sample.degraded, tile=tile, observer=counter)
+        data.add(sample)
+        restored = restore(net, sample.degraded, tile=tile, observer=counter)
+        first = first or (sample, restored)
         sizes.append((sample.degraded.shape[1], sample.degraded.shape[2]))
+        if sample.clean is not None:
+            scores.append(_scores(sample, restored, sample.clean))
         if progress is not None:
             progress(index + 1, count, sample.name)
-    return sizes, counter.counts()
+    if first is None:
+        raise UserError("there is no picture to run")
+    quality = _quality(scores) if len(scores) == count else None
+    return Runs(tuple(sizes), counter.counts(), quality, data.sha256, first)
+
+
+def pictures(runs: Runs) -> list[dict[str, Any]]:
+    """The centre of the first picture at every stage, as PNG data, for the page."""
+    sample, restored = runs.first
+    stages: list[tuple[str, NDArray[np.floating]]] = [
+        ("degraded", sample.degraded),
+        ("restored in the chip's integers", restored),
+    ]
+    if sample.clean is not None:
+        stages.append(("clean", sample.clean))
+    rows = []
+    for label, image in stages:
+        _, height, width = image.shape
+        top, left = max(0, (height - SHOWN_SIDE) // 2), max(0, (width - SHOWN_SIDE) // 2)
+        part = image[:, top : top + SHOWN_SIDE, left : left + SHOWN_SIDE]
+        score = None if sample.clean is None or image is sample.clean else psnr(image, sample.clean)
+        rows.append(
+            {
+                "name": sample.name,
+                "label": label,
+                "png": png_uri(part),
+                "height": part.shape[1],
+                "width": part.shape[2],
+                "psnr_db": score,
+            }
+        )
+    return rows
+
+
+def _scores(sample: Sample, restored: NDArray[np.float64], clean: NDArray[np.floating]) -> dict[str, float]:
+    return {
+        "psnr_db": psnr(restored, clean),
+        "ssim": ssim(restored, clean),
+        "input_psnr_db": psnr(sample.degraded, clean),
+    }
+
+
+def _quality(scores: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Means over the pictures, and how they were measured."""
+    means = {key: float(np.mean([row[key] for row in scores])) for key in scores[0]}
+    protocol = "output clipped and rounded to 8 bits, all pixels, no border cut"
+    return {**means, "images": len(scores), "protocol": protocol}
 
 
 def count_teacher(teacher: Model, sizes: Sequence[tuple[int, int]]) -> Teacher:

@@ -6,7 +6,7 @@ models here are the JSON of ``deploy``; the energy report is the JSON of :mod:`n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -179,9 +179,14 @@ def deploy_html(report: DeployReport) -> str:
     return _environment().get_template("deploy.html.j2").render(report=report, energy=report.energy)
 
 
-def energy_html(report: Mapping[str, Any]) -> str:
-    """The page of ``energy-report``: one HTML file without outside requests."""
-    return _environment().get_template("energy.html.j2").render(energy=report)
+def energy_html(report: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The page of ``energy-report``: one HTML file without outside requests.
+
+    Args:
+        report: The answer of ``energy-report``.
+        pictures: ``name, label, png`` (a data URI), ``height, width, psnr_db`` of one picture at every stage.
+    """
+    return _environment().get_template("energy.html.j2").render(energy=report, pictures=pictures)
 
 
 def break_even_charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -247,7 +247,9 @@ def test_baselines_are_priced_alike_or_not_at_all():
     expected = dense.mac * 0.23 + 0.1 * neurons + 0.1 * hidden
     assert baseline_pj(priced, dense) == pytest.approx(expected) == baseline_pj(priced, int8)
     assert baseline_pj(priced, sparse) < expected
-    assert baseline_pj(priced, qnn) is None
+    assert baseline_pj(priced, qnn) == pytest.approx(expected)  # a ceiling: narrower products cost less
+    assert priced.as_dict((qnn,))["baselines"]["qnn"]["at_most"]
+    assert baseline_pj(price(counts, load_profile("cmos45-fp32")), qnn) is None
     assert baseline_pj(price(counts, load_profile("cmos45-fp32")), int8) is None
     assert baseline_pj(price(counts, load_profile("loihi2")), dense) is None
 

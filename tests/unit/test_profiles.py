@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurodeploy.errors import FindingsError, UserError
-from neurodeploy.hardware.profile import CHIP_TERMS, load_profile, profile_names
+from neurodeploy.hardware.profile import ALIASES, CHIP_TERMS, load_profile, profile_names
 from neurodeploy.hardware.toml_lines import key_lines, line_of
 
 GOOD = """\
@@ -101,6 +101,21 @@ def test_constants_are_those_of_the_record():
     assert loihi2.arithmetic.weight_step.value == 2
     assert loihi2.capacity.neurons_per_core.value == 8192
     assert "synaptic_memory_bits_per_core" in loihi2.capacity.unknown
+
+
+def test_processors_price_baselines_and_nothing_else():
+    for alias, name in ALIASES.items():
+        assert load_profile(alias).id == name
+    hosts = [load_profile(name) for name in profile_names() if load_profile(name).model == "host"]
+    assert {profile.id for profile in hosts} >= {
+        "cpu-i7-4960x", "gpu-titan-black", "arm-cortex-a", "jetson-nano", "orin-nano"
+    }  # fmt: skip
+    for profile in hosts:
+        priced = {key for key, value in profile.energy if value}
+        assert len(priced) == 1 and priced <= {"mac", "mac_int8"}
+    # 10 W over 128 cores x 0.921 GHz x 2 halves; 15 W over 10e12 multiply-accumulates
+    assert load_profile("jetson").energy.mac.value == pytest.approx(10 / (128 * 0.921e9 * 2) * 1e12, rel=1e-3)
+    assert load_profile("orin").energy.mac_int8.value == pytest.approx(15 / 10e12 * 1e12)
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
