@@ -39,8 +39,11 @@ class Buffer:
     @property
     def inside(self) -> NDArray[Any]:
         """The array without the halo."""
+        return self._within(self.array)
+
+    def _within(self, array: NDArray[Any]) -> NDArray[Any]:
         rows, columns = self.extent
-        return self.array[:, self.halo[0] : self.halo[0] + rows, self.halo[1] : self.halo[1] + columns]
+        return array[:, self.halo[0] : self.halo[0] + rows, self.halo[1] : self.halo[1] + columns]
 
     def address(self, row: int, column: int) -> int:
         """Address of a place in the first step, counted from the first place of the halo."""
@@ -49,6 +52,17 @@ class Buffer:
     def mask_address(self, row: int, column: int) -> int | None:
         """As :meth:`address`, of the bits."""
         return None if self.masks is None else _address(self.masks, row, column)
+
+    def spiking(self, out: NDArray[np.bool_]) -> None:
+        """Writes where any channel spikes, (T, rows, columns) without the halo, from the bits."""
+        if self.masks is not None:
+            rows, columns = self.extent
+            words = self.masks[:, self.halo[0] : self.halo[0] + rows, self.halo[1] : self.halo[1] + columns].view(
+                np.uint64
+            )
+            np.not_equal(words[..., 0], 0, out=out)
+            for word in range(1, words.shape[-1]):
+                out |= words[..., word] != 0
 
     @property
     def bytes(self) -> int:

@@ -61,7 +61,7 @@ class SpikeCounts:
         levels: D.
         sums: (T, h, C rounded up) uint32, sums over columns.
         ever: (h, C rounded up) uint32, places of a row with a spike in some step.
-        marks: (T, h, w) uint8, not 0 where any channel spiked.
+        marks: (T, h, w), where any channel spiked.
     """
 
     values: NDArray[np.uint8]
@@ -69,7 +69,7 @@ class SpikeCounts:
     levels: int
     sums: NDArray[np.uint32]
     ever: NDArray[np.uint32]
-    marks: NDArray[np.uint8]
+    marks: NDArray[np.bool_]
 
     @property
     def steps(self) -> int:
@@ -92,7 +92,7 @@ class SpikeCounts:
 
     def anywhere(self, step: int) -> NDArray[np.bool_]:
         """(h, w), where any channel spiked in a step."""
-        marks: NDArray[np.bool_] = self.marks[step] != 0
+        marks: NDArray[np.bool_] = self.marks[step]
         return marks
 
     def rows(self, step: int) -> RowSums:

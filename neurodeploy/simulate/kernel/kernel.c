@@ -54,10 +54,42 @@ ND_INLINE void count_plain(const nd_layer *layer, const int32_t *sums, int place
     }
 }
 
+/* One step of one population whose current is forgotten after a step and stays inside its register: the commonest
+ * neuron. Channels of one vector after the other, so that what belongs to a channel is read once. */
+ND_INLINE void fire_single_plain(
+    const nd_layer *layer, const int32_t *restrict sums, int places, int step, int32_t *restrict v,
+    uint8_t *restrict out) {
+    const int channels = layer->channels;
+    for (int first = 0; first < channels; first += ND_LANES) {
+        int32_t keep[ND_LANES], bias[ND_LANES], threshold[ND_LANES];
+        memcpy(keep, layer->v_keep + first, sizeof keep);
+        memcpy(bias, layer->bias + first, sizeof bias);
+        memcpy(threshold, layer->threshold + first, sizeof threshold);
+        for (int place = 0; place < places; place++) {
+            const int32_t *sum = sums + place * channels + first;
+            int32_t *membrane = v + place * channels + first;
+            int32_t next[ND_LANES], fired[ND_LANES];
+            for (int lane = 0; lane < ND_LANES; lane++) {
+                int32_t x = (step ? decayed(membrane[lane], keep[lane]) : 0) + sum[lane] * 64 + bias[lane];
+                x = x > ND_LIMIT - 1 ? ND_LIMIT - 1 : x < 1 - ND_LIMIT ? 1 - ND_LIMIT : x;
+                fired[lane] = x > threshold[lane];
+                next[lane] = x > threshold[lane] ? 0 : x;
+            }
+            memcpy(membrane, next, sizeof next);
+            for (int lane = 0; lane < ND_LANES; lane++) out[place * channels + first + lane] = (uint8_t)fired[lane];
+        }
+    }
+}
+
 /* One step of neurons with memory; before step 0 all state is 0. u: [place][channels]; v: [place][levels][channels]. */
 ND_INLINE void fire_plain(
     const nd_layer *layer, const int32_t *sums, int places, int step, int32_t *u, int32_t *v, uint8_t *out) {
     const int channels = layer->channels, levels = layer->levels;
+    if (levels == 1 && !layer->u_remembers && !layer->wraps) {
+        if (step) fire_single_plain(layer, sums, places, 1, v, out);
+        else fire_single_plain(layer, sums, places, 0, v, out);
+        return;
+    }
     for (int place = 0; place < places; place++, sums += channels, u += channels, out += channels) {
         for (int first = 0; first < channels; first += ND_LANES) {
             int32_t current[ND_LANES], count[ND_LANES] = {0};
@@ -93,7 +125,7 @@ ND_INLINE void read_plain(const nd_layer *layer, const int32_t *sums, int places
 
 /* What one thread needs, in words of int32 from the start of its scratch. */
 typedef struct {
-    int64_t u, v, narrow, ever, list, summed, end;
+    int64_t u, v, narrow, tally, list, summed, end;
 } nd_places;
 
 /* Entries of 16 bits in the list of one column: its spikes, and what is written too much behind them. */
@@ -114,8 +146,8 @@ ND_INLINE nd_places places_of(const nd_layer *layer) {
     at.u = block;
     at.v = at.u + block;
     at.narrow = at.v + block * layer->levels;
-    at.ever = at.narrow + block / 2;
-    at.list = at.ever + block / 4;
+    at.tally = at.narrow + block / 2;
+    at.list = at.tally + (int64_t)layer->channels * (layer->steps + 1) / 4;
     at.summed = at.list + list;
     at.end = (at.summed + summed + 15) / 16 * 16;
     return at;
@@ -147,8 +179,8 @@ ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const 
         const int channels = layer->channels, steps = layer->summed ? 1 : layer->steps;                                \
         const nd_places at = places_of(layer);                                                                         \
         int32_t *sums = scratch;                                                                                       \
-        uint8_t *ever = (uint8_t *)(scratch + at.ever), *summed = (uint8_t *)(scratch + at.summed);                    \
-        if (layer->levels) tally_open(layer, row);                                                                     \
+        uint8_t *sums8 = (uint8_t *)(scratch + at.tally), *summed = (uint8_t *)(scratch + at.summed);                  \
+        nd_tally tally = tally_open(layer, row, sums8, sums8 + (int64_t)channels * layer->steps);                      \
         for (int column = 0; column < layer->columns; column += ND_PIXELS) {                                           \
             const int places = layer->columns - column < ND_PIXELS ? layer->columns - column : ND_PIXELS;              \
             for (int step = 0; step < steps; step++) {                                                                 \
@@ -182,9 +214,10 @@ ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const 
                                      + column * ND_MASK_BYTES(channels);                                               \
                     PACK(out, places, channels, masks);                                                                \
                 }                                                                                                      \
-                tally_block(layer, row, column, step, places, out, masks, ever);                                             \
+                tally_block(layer, &tally, row, column, step, places, out, masks);                                     \
             }                                                                                                          \
         }                                                                                                              \
+        tally_close(layer, &tally, row);                                                                               \
     }
 
 /* ---- plain C: adds the weights of one input at a time, so that silent inputs cost nothing ---- */

@@ -28,7 +28,7 @@ from neurodeploy.simulate.observe import CountObserver, IntArray, Observer, Wind
 
 Form = Literal["auto", "dense", "events"]
 
-EVENT_RATE = {"plain": 0.9, "avx2": 0.2, "avx512": 0.3, "vbmi2": 0.3}
+EVENT_RATE = {"plain": 1.1, "avx2": 0.25, "avx512": 0.04, "vbmi2": 0.19}
 """Spike rate of a source below which the event form of a layer is the faster one, by instruction path. Measured."""
 
 WORK_PER_THREAD = 1 << 21
@@ -166,7 +166,8 @@ class _Run:
         self.codes = codes if codes.ndim == 4 else codes[None]
         self.live: dict[str, Buffer] = {}
         self.sparse: dict[str, NDArray[np.uint8]] = {}
-        """For every source, (T,): whether its spikes are few enough for the event form."""
+        """For every binary source, (T,): whether its spikes are few enough for the event form."""
+        self.window = observer.owned if isinstance(observer, WindowObserver) else None
         if observer is not None:
             observer.codes(codes=codes, origin=(0, 0), extent=self.size)
 
@@ -202,16 +203,19 @@ class _Run:
         shape = (self.plan.steps, extent[0] + 2 * halo[0], extent[1] + 2 * halo[1], layer.padded)
         buffer = POOL.take(shape, halo)
         call = self._call(layer, buffer.address(*halo), buffer.array.strides[:2], extent)
-        spikes = np.empty((self.plan.steps, extent[0]), np.uint32)
-        call.spikes = spikes.ctypes.data
-        if layer.name in self.plan.binary and self.form != "dense" and buffer.masks is not None:
+        spikes = np.zeros((self.plan.steps, extent[0]), np.uint32)
+        masks = buffer.masks if layer.name in self.plan.binary and self.form != "dense" else None
+        if masks is not None:
+            call.spikes = spikes.ctypes.data
             call.masks = buffer.mask_address(*halo)
-            call.mask_step, call.mask_row = buffer.masks.strides[:2]
+            call.mask_step, call.mask_row = masks.strides[:2]
         self.live[layer.name] = buffer
         if self.observer is None:
             self._run(call)
         else:
             self._run_counted(layer, call, buffer, self.observer)
+        if masks is None:
+            return
         few = EVENT_RATE[self.plan.path] * extent[0] * extent[1] * layer.channels
         sparse = spikes.sum(axis=1) < few if self.form == "auto" else np.ones(self.plan.steps)
         self.sparse[layer.name] = sparse.astype(np.uint8)
@@ -219,17 +223,18 @@ class _Run:
     def _run_counted(self, layer: LayerPlan, call: Layer, buffer: Buffer, observer: CountObserver) -> None:
         """Runs a layer, sums up its spikes over what the observer wants to see of it, and shows it them."""
         rows, columns = extent = buffer.extent
-        window = slice(0, rows), slice(0, columns)
-        if isinstance(observer, WindowObserver):
-            window = observer.owned
+        window = self.window or (slice(0, rows), slice(0, columns))
         steps = self.plan.steps
         sums = np.empty((steps, rows, layer.padded), np.uint32)
         ever = np.empty((rows, layer.padded), np.uint32)
-        marks = np.empty((steps, rows, columns), np.uint8)
-        call.sums, call.ever, call.any = sums.ctypes.data, ever.ctypes.data, marks.ctypes.data
+        marks = np.empty((steps, rows, columns), np.bool_)
+        call.sums, call.ever = sums.ctypes.data, ever.ctypes.data
+        call.any = None if call.masks else marks.ctypes.data
         call.first_row, call.end_row = window[0].start, window[0].stop
         call.first_column, call.end_column = window[1].start, window[1].stop
         self._run(call)
+        if call.masks:
+            buffer.spiking(out=marks)
         counts = SpikeCounts(
             values=buffer.inside[:, window[0], window[1]],
             channels=layer.channels,

@@ -1,5 +1,7 @@
 /* Counting while it runs: sums of spike counts, taken from a block of outputs that still lies in the cache; part of
  * kernel.c.
+ *
+ * Bytes are added as bytes, over as many places of a row as cannot overflow them, and only then widened.
  */
 
 /* Sixteen counts at once; GCC and clang have such vectors on every machine. */
@@ -21,88 +23,110 @@ ND_INLINE void widen(uint32_t *sums, nd_bytes added) {
     for (int lane = 0; lane < ND_LANES; lane++) sums[lane] += added[lane];
 }
 
-/* The sum of eight bytes. */
-ND_INLINE uint32_t across(uint64_t bytes) {
-    const uint64_t even = 0x00ff00ff00ff00ffu;
-    const uint64_t pairs = (bytes & even) + ((bytes >> 8) & even);
-    return (uint32_t)((pairs * 0x0001000100010001u) >> 48);
+/* The sums of a row so far, in bytes. */
+typedef struct {
+    uint8_t *sums; /* [steps][channels] */
+    uint8_t *ever; /* [channels] */
+    int most;      /* places whose counts fit a byte together */
+    int left;      /* places that still fit 'sums' */
+    int ever_left; /* places that still fit 'ever' */
+} nd_tally;
+
+ND_INLINE void flush_sums(const nd_layer *layer, nd_tally *tally, int row) {
+    const int64_t channels = layer->channels;
+    for (int step = 0; step < layer->steps; step++) {
+        uint32_t *sums = layer->sums + ((int64_t)step * layer->rows + row) * channels;
+        uint8_t *bytes = tally->sums + step * channels;
+        for (int64_t first = 0; first < channels; first += ND_LANES) widen(sums + first, bytes_at(bytes + first));
+        memset(bytes, 0, (size_t)channels);
+    }
+    tally->left = tally->most;
 }
 
-/* The sum of 'size' counts of at most 255 / most, a multiple of ND_LANES. */
-ND_INLINE uint32_t sum_of(const uint8_t *counts, int size, int most) {
-    uint32_t total = 0;
-    for (int start = 0; start < size;) {
-        nd_bytes added = {0};
-        for (int left = most; left && start < size; left--, start += ND_LANES) added += bytes_at(counts + start);
-        uint64_t halves[2];
-        memcpy(halves, &added, sizeof halves);
-        total += across(halves[0]) + across(halves[1]);
-    }
-    return total;
+ND_INLINE void flush_ever(const nd_layer *layer, nd_tally *tally, int row) {
+    uint32_t *ever = layer->ever + (int64_t)row * layer->channels;
+    for (int first = 0; first < layer->channels; first += ND_LANES) widen(ever + first, bytes_at(tally->ever + first));
+    memset(tally->ever, 0, (size_t)layer->channels);
+    tally->ever_left = 255;
 }
 
 /* Before a row: nothing has been counted. */
-ND_INLINE void tally_open(const nd_layer *layer, int row) {
-    const int64_t channels = layer->channels;
-    for (int step = 0; step < layer->steps; step++) {
-        layer->spikes[(int64_t)step * layer->rows + row] = 0;
-        if (layer->sums) memset(layer->sums + ((int64_t)step * layer->rows + row) * channels, 0, 4 * (size_t)channels);
-    }
-    if (layer->sums) memset(layer->ever + row * channels, 0, 4 * (size_t)channels);
+ND_INLINE nd_tally tally_open(const nd_layer *layer, int row, uint8_t *sums, uint8_t *ever) {
+    const size_t channels = (size_t)layer->channels;
+    nd_tally tally = {.sums = sums, .ever = ever, .most = layer->levels ? 255 / layer->levels : 0, .ever_left = 255};
+    tally.left = tally.most;
+    for (int step = 0; layer->spikes && step < layer->steps; step++) layer->spikes[(int64_t)step * layer->rows + row] = 0;
+    if (!layer->sums) return tally;
+    for (int step = 0; step < layer->steps; step++)
+        memset(layer->sums + ((int64_t)step * layer->rows + row) * layer->channels, 0, 4 * channels);
+    memset(layer->ever + (int64_t)row * layer->channels, 0, 4 * channels);
+    memset(sums, 0, channels * (size_t)layer->steps);
+    memset(ever, 0, channels);
+    return tally;
 }
 
-ND_INLINE uint32_t bits_of(const uint8_t *masks, int size) {
-    uint32_t total = 0;
-    for (int i = 0; i < size; i += 8) total += (uint32_t)__builtin_popcountll(mask_at(masks + i));
-    return total;
+ND_INLINE void tally_close(const nd_layer *layer, nd_tally *tally, int row) {
+    if (!layer->sums) return;
+    flush_sums(layer, tally, row);
+    flush_ever(layer, tally, row);
 }
 
-/* A block of outputs after a step. masks: its spikes as bits, if the layer has such; ever: uint8 [ND_PIXELS][channels], kept from step to step. */
-ND_INLINE void tally_block(
-    const nd_layer *layer, int row, int column, int step, int places, const uint8_t *out,
-    const uint8_t *masks, uint8_t *ever) {
-    const int channels = layer->channels, most = 255 / layer->levels;
-    const int64_t line = (int64_t)step * layer->rows + row;
-    if (layer->masks) layer->spikes[line] += bits_of(masks, places * ND_MASK_BYTES(channels));
-    else layer->spikes[line] += sum_of(out, places * channels, most);
-    if (!layer->sums || row < layer->first_row || row >= layer->end_row) return;
-    const int start = layer->first_column > column ? layer->first_column - column : 0;
-    const int end = layer->end_column - column < places ? layer->end_column - column : places;
-    if (start >= end) return;
-    uint32_t *sums = layer->sums + line * channels, *active_sums = layer->ever + (int64_t)row * channels;
-    const int last = step + 1 == layer->steps;
-    for (int first = 0; first < channels; first += ND_LANES) {
-        nd_bytes added = {0}, active = {0};
-        int left = most;
-        for (int place = start; place < end; place++) {
-            const nd_bytes here = bytes_at(out + place * channels + first);
-            nd_bytes joined = here;
-            if (step) joined |= bytes_at(ever + place * channels + first);
-            if (!last) memcpy(ever + place * channels + first, &joined, sizeof joined);
-            added += here;
-            active -= (nd_bytes)(joined != 0);
-            if (--left == 0) { /* more would not fit a byte */
-                widen(sums + first, added);
-                added = (nd_bytes){0};
-                left = most;
-            }
-        }
-        widen(sums + first, added);
-        if (last) widen(active_sums + first, active);
-    }
-    uint8_t *any = layer->any + line * layer->columns + column;
+/* Where some channel spikes. */
+ND_INLINE void mark_places(const uint8_t *out, int channels, int start, int end, uint8_t *any) {
     for (int place = start; place < end; place++) {
-        if (layer->masks) {
-            uint64_t joined = 0;
-            for (int word = 0; word < ND_MASK_BYTES(channels); word += 8)
-                joined |= mask_at(masks + place * ND_MASK_BYTES(channels) + word);
-            any[place] = joined != 0;
-            continue;
-        }
         nd_bytes joined = {0};
         for (int first = 0; first < channels; first += ND_LANES) joined |= bytes_at(out + place * channels + first);
         uint64_t halves[2];
         memcpy(halves, &joined, sizeof halves);
         any[place] = (halves[0] | halves[1]) != 0;
+    }
+}
+
+/* A block of outputs after a step; masks: its spikes as bits, if the layer has such. */
+ND_INLINE void tally_block(
+    const nd_layer *layer, nd_tally *tally, int row, int column, int step, int places, const uint8_t *out,
+    const uint8_t *masks) {
+    const int channels = layer->channels;
+    const int64_t line = (int64_t)step * layer->rows + row;
+    if (layer->spikes) {
+        uint32_t total = 0;
+        for (int i = 0; i < places * ND_MASK_BYTES(channels); i += 8)
+            total += (uint32_t)__builtin_popcountll(mask_at(masks + i));
+        layer->spikes[line] += total;
+    }
+    if (!layer->sums || row < layer->first_row || row >= layer->end_row) return;
+    const int start = layer->first_column > column ? layer->first_column - column : 0;
+    const int end = layer->end_column - column < places ? layer->end_column - column : places;
+    if (start >= end) return;
+    uint8_t *sums = tally->sums + (int64_t)step * channels;
+    if (step == 0 && tally->left < ND_PIXELS) flush_sums(layer, tally, row);
+    const int at_once = tally->most < ND_PIXELS ? tally->most : ND_PIXELS;
+    for (int from = start; from < end; from += at_once) {
+        const int to = from + at_once < end ? from + at_once : end;
+        for (int first = 0; first < channels; first += ND_LANES) {
+            nd_bytes added = bytes_at(sums + first);
+            for (int place = from; place < to; place++) added += bytes_at(out + place * channels + first);
+            if (tally->most >= ND_PIXELS) {
+                memcpy(sums + first, &added, sizeof added);
+                continue;
+            }
+            widen(layer->sums + line * channels + first, added);
+        }
+    }
+    if (layer->any) mark_places(out, channels, start, end, layer->any + line * layer->columns + column);
+    if (step + 1 < layer->steps) return;
+    tally->left -= end - start;
+    if (tally->ever_left < ND_PIXELS) flush_ever(layer, tally, row);
+    tally->ever_left -= end - start;
+    const uint8_t *before = out - (int64_t)step * layer->out_step;
+    for (int first = 0; first < channels; first += ND_LANES) {
+        nd_bytes active = bytes_at(tally->ever + first);
+        for (int place = start; place < end; place++) {
+            const uint8_t *counts = before + place * channels + first;
+            nd_bytes joined = bytes_at(counts);
+            for (int other = 1; other < layer->steps; other++) joined |= bytes_at(counts + other * layer->out_step);
+            active -= (nd_bytes)(joined != 0);
+        }
+        memcpy(tally->ever + first, &active, sizeof active);
     }
 }
