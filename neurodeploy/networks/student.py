@@ -159,10 +159,10 @@ class SpikingStudent(nn.Module):
             if wanted.get(name) == "membrane":
                 found[name] = _by_time(current, batch).mean(0)
             elif wanted.get(name) == "spikes":
-                found[name] = _by_time(spikes, batch).mean(0) / spec.levels
+                found[name] = (spikes.mean(0) if steps > 1 else spikes) / spec.levels
             self.rates.append(mean / spec.levels)
-            signal = spikes
-        out = self._current(spec.depth, _by_time(signal, batch).mean(0) if steps > 1 else signal)
+            signal = spikes.flatten(0, 1) if steps > 1 and layer + 1 < spec.depth else spikes
+        out = self._current(spec.depth, signal.mean(0) if steps > 1 else signal)
         out = F.pixel_shuffle(out, spec.unshuffle) if spec.unshuffle > 1 else out
         out = out[..., :height, :width].float()
         return (x - out if spec.residual else out), found
@@ -183,6 +183,7 @@ class SpikingStudent(nn.Module):
         return normed
 
     def _fire(self, layer: int, current: Tensor, batch: int) -> Fired:
+        """Spikes of a layer: (B, ...) at one time step, (T, B, ...) at several."""
         spec, delta = self.spec, self.delta(layer)
         on_grid = bool(self.on_grid)
         if spec.steps == 1:
@@ -199,10 +200,10 @@ class SpikingStudent(nn.Module):
             first, _ = self._threshold_integers(layer)
             theta = theta + ((first + threshold_offset(spec.decay)) * self._unit(layer) - theta).detach()
         if self.dynamics == "norse":
-            spikes = norse_lif(by_time.expand(spec.steps, *by_time.shape[1:]), theta, spec.decay).flatten(0, 1)
-            return Fired(spikes, spikes.mean())
+            spikes = norse_lif(by_time.expand(spec.steps, *by_time.shape[1:]), theta, spec.decay)
+            return Fired(spikes if spec.steps > 1 else spikes[0], spikes.mean())
         spikes, mean = lif(by_time, theta, spec.decay, self.surrogate, spec.steps)
-        return Fired(spikes.flatten(0, 1), mean)
+        return Fired(spikes if spec.steps > 1 else spikes[0], mean)
 
     # the integer grid
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-ABI = 1
+ABI = 2
 """``ND_ABI`` of fused.c."""
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1}
@@ -42,7 +42,8 @@ def _library() -> ctypes.CDLL | None:
         *(address, count, address, address, address, count, small, number, number, small, small),
     )
     handle.nd_lif_backward.argtypes = (
-        *(address, address, address, count, address, count, small, number, number, number, small, small, small),
+        *(address, count, address, address, count, address, count, small),
+        *(number, number, number, small, small, small),
     )
     handle.nd_levels_forward.argtypes = (
         *(address, address, address, count, number, number, number, number, small, small),
@@ -136,8 +137,8 @@ def lif_backward(
     """Gradients of the scan with respect to its currents and its threshold.
 
     Args:
-        grad: (T, ...) gradient of the spikes.
-        membrane: What :func:`lif_forward` gave.
+        grad: (T, ...) gradient of the spikes; one that is expanded over T is not copied.
+        membrane: What :func:`lif_forward` gave. Its memory is used for the result, so it is gone afterwards.
         theta: The threshold.
         keep: Share of the membrane kept a step.
         every: Gradient of the number of spikes.
@@ -147,13 +148,19 @@ def lif_backward(
     Returns:
         (T, ...), or (1, ...) where ``repeated``; a float64 scalar.
     """
-    grad = _like(grad, membrane)
     steps, size = membrane.shape[0], membrane[0].numel()
-    shape = (1 if repeated else steps, *membrane.shape[1:])
-    grad_x = torch.empty_strided(shape, membrane.stride(), dtype=membrane.dtype)
+    if steps > 1 and grad.stride(0) == 0:
+        grad, g_stride = _like(grad[0], membrane[0]), 0
+    else:
+        grad, g_stride = _like(grad, membrane), size
+    if repeated:
+        grad_x = torch.empty_strided((1, *membrane.shape[1:]), membrane.stride(), dtype=membrane.dtype)
+    else:
+        grad_x = membrane.detach()
+        torch.autograd.graph.increment_version(membrane)  # a second backward through it is refused, as it must be
     parts = _parts(size)
     _handle().nd_lif_backward(
-        *(grad.data_ptr(), membrane.data_ptr(), grad_x.data_ptr(), 0 if repeated else size, parts.data_ptr()),
+        *(grad.data_ptr(), g_stride, membrane.data_ptr(), grad_x.data_ptr(), 0 if repeated else size, parts.data_ptr()),
         *(size, steps, theta, keep, every, KINDS[membrane.dtype], SURROGATES.index(surrogate), _threads(size)),
     )
     return grad_x, parts.sum(dtype=torch.float64)

@@ -18,7 +18,7 @@
 #endif
 #define ND_INLINE static inline __attribute__((always_inline))
 
-enum { ND_BLOCK = 2048, ND_ABI = 1 };
+enum { ND_BLOCK = 2048, ND_ABI = 2 };
 enum { ND_FLOAT32 = 0, ND_BFLOAT16 = 1 };
 enum { ND_TRIANGLE = 0, ND_ATAN = 1, ND_SIGMOID = 2, ND_SUPERSPIKE = 3 };
 
@@ -121,8 +121,9 @@ ND_INLINE float lif_forward(const void *x, int64_t x_stride, void *u, void *s, i
     return total;
 }
 
-/* g_t is the gradient of the spikes plus 'every', that of their sum. Returns the gradient of theta. */
-ND_INLINE float lif_backward(const void *g, const void *u, void *grad_x, int64_t x_stride, int64_t size, int steps,
+/* g_t is the gradient of the spikes (g_stride 0: the same every step) plus 'every', that of their sum. grad_x may be u
+ * itself. Returns the gradient of theta. */
+ND_INLINE float lif_backward(const void *g, int64_t g_stride, const void *u, void *grad_x, int64_t x_stride, int64_t size, int steps,
                              int64_t at, int count, float theta, float keep, float every, int kind, int surrogate) {
     float gv[ND_BLOCK], sum[ND_BLOCK], grad[ND_BLOCK], membrane[ND_BLOCK];
     const float inverse = 1.0f / theta;
@@ -130,7 +131,7 @@ ND_INLINE float lif_backward(const void *g, const void *u, void *grad_x, int64_t
     memset(gv, 0, sizeof gv);
     memset(sum, 0, sizeof sum);
     for (int t = steps - 1; t >= 0; t--) {
-        read_block(g, t * size + at, count, kind, grad);
+        read_block(g, t * g_stride + at, count, kind, grad);
         read_block(u, t * size + at, count, kind, membrane);
         float part = 0.0f;
 #pragma omp simd reduction(+ : part)
@@ -196,10 +197,10 @@ ND_PATHS static float lif_forward_block(const void *x, int64_t x_stride, void *u
 
 #define ND_LIF_BACKWARD(KIND, SURROGATE)                                                                               \
     if (kind == KIND && surrogate == SURROGATE)                                                                        \
-        return lif_backward(g, u, grad_x, x_stride, size, steps, at, count, theta, keep, every, KIND, SURROGATE);
+        return lif_backward(g, g_stride, u, grad_x, x_stride, size, steps, at, count, theta, keep, every, KIND, SURROGATE);
 
-ND_PATHS static float lif_backward_block(const void *g, const void *u, void *grad_x, int64_t x_stride, int64_t size,
-                                         int steps, int64_t at, int count, float theta, float keep, float every,
+ND_PATHS static float lif_backward_block(const void *g, int64_t g_stride, const void *u, void *grad_x,
+                                         int64_t x_stride, int64_t size, int steps, int64_t at, int count, float theta, float keep, float every,
                                          int kind, int surrogate) {
     ND_LIF_BACKWARD(ND_FLOAT32, ND_TRIANGLE)
     ND_LIF_BACKWARD(ND_FLOAT32, ND_ATAN)
@@ -251,10 +252,10 @@ void nd_lif_forward(const void *x, int64_t x_stride, void *u, void *s, float *pa
     ND_EACH_BLOCK(lif_forward_block(x, x_stride, u, s, size, steps, at, count, theta, keep, kind))
 }
 
-void nd_lif_backward(const void *g, const void *u, void *grad_x, int64_t x_stride, float *parts, int64_t size,
-                     int steps, float theta, float keep, float every, int kind, int surrogate, int threads) {
+void nd_lif_backward(const void *g, int64_t g_stride, const void *u, void *grad_x, int64_t x_stride, float *parts,
+                     int64_t size, int steps, float theta, float keep, float every, int kind, int surrogate, int threads) {
     ND_EACH_BLOCK(
-        lif_backward_block(g, u, grad_x, x_stride, size, steps, at, count, theta, keep, every, kind, surrogate))
+        lif_backward_block(g, g_stride, u, grad_x, x_stride, size, steps, at, count, theta, keep, every, kind, surrogate))
 }
 
 void nd_levels_forward(const void *x, void *counts, float *parts, int64_t size, float before, float inverse,

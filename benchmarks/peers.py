@@ -1,0 +1,44 @@
+"""The environment in which other projects' libraries are compared with: this one, or one of its own in .cache/."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = ROOT / "benchmarks" / ".cache"
+
+
+def ensure(modules: Sequence[str]) -> None:
+    """Goes on in an environment that has these modules (module name = package name).
+
+    That is the running interpreter, if it has them all; otherwise this script is started anew by the interpreter of
+    ``benchmarks/.cache/peers``, which is made on the first call, with the versions of constraints.txt.
+    """
+    if all(importlib.util.find_spec(name) for name in modules):
+        return
+    python = CACHE / "peers" / "bin" / "python"
+    if Path(sys.executable) == python:
+        raise SystemExit(f"{python} lacks some of {', '.join(modules)}; remove {CACHE / 'peers'} and try again")
+    if not (CACHE / "peers" / ".ready").exists():
+        print(f"making {CACHE / 'peers'} (once, some minutes)", file=sys.stderr)
+        venv.create(CACHE / "peers", with_pip=True, clear=True)
+        constraints = ROOT / "constraints.txt"
+        torch = next(line for line in constraints.read_text().splitlines() if line.startswith("torch=="))
+        install = [python, "-m", "pip", "--disable-pip-version-check", "install", "-qq", "--constraint", constraints]
+        subprocess.run([*install, torch, *modules, f"{ROOT}[train]"], check=True)
+        # the checkout itself, whatever state it is in, and not the copy that was installed for what it depends on
+        subprocess.run([python, "-m", "pip", "uninstall", "-qq", "--yes", "neurodeploy"], check=True)
+        (CACHE / "peers" / ".ready").touch()
+    os.execv(python, [str(python), *sys.argv])
+
+
+def versions(modules: Sequence[str]) -> dict[str, str]:
+    """Versions of the installed packages."""
+    return {name: version(name) for name in modules}
