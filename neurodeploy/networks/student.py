@@ -269,7 +269,7 @@ class SpikingStudent(nn.Module):
         for group in self._step_groups():
             joined = torch.cat([self._conv(layer).weight.double().flatten() for layer in group])
             floor = max(self._smallest_step(layer) for layer in group)
-            self.weight_steps[list(group)] = max(_least_square_step(joined), floor)
+            self.weight_steps[list(group)] = max(least_square_step(joined), floor)
         self.on_grid.fill_(True)
 
     def _smallest_step(self, layer: int) -> float:
@@ -365,7 +365,7 @@ def _spacing(vth: NDArray[np.int64], name: str) -> int:
     return spacing
 
 
-def _least_square_step(weight: Tensor) -> float:
+def least_square_step(weight: Tensor) -> float:
     """The step with the least square error of 8-bit rounding, among 60 between half and all of max / 127."""
     top = float(weight.abs().max()) / WEIGHT_MAX
     if top == 0.0:
