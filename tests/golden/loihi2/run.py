@@ -215,8 +215,9 @@ def prove(manifest, arrays=None):
     rows = [compare(name, results[f"spikes/{name}"], np.stack([want] * images)) for name, want in expected.items()]
     rows.append(compare("output", results["output"], np.stack([proof["readout"]] * images)))
     if "restored" in proof.files:
-        mean = results["output"][0] / manifest["steps"]
-        restored = decode(mean, proof["image"], manifest["host"], manifest["output_scale"])
+        unit = next(layer["unit"] for layer in manifest["layers"] if layer["kind"] == "readout") or 1.0
+        mean = results["output"][0] * (unit / manifest["steps"])
+        restored = decode(mean, proof["image"], manifest["host"], manifest["host"]["output_scale"])
         rows.append(compare("restored", restored, proof["restored"]))
     return rows
 
