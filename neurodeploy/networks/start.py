@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -20,7 +21,10 @@ def start_from(student: SpikingStudent, file: StudentFile, node: str) -> None:
     """Gives a student the weights, biases and thresholds of a student file.
 
     Where both have one time step and the file has other levels D', the range of every activation is kept: steps of the
-    levels become delta * D' / D, and the weights that receive the counts W * D' / D.
+    levels become delta * D' / D, and the weights that receive the counts W * D' / D. Where integer levels become spikes
+    over T steps, a membrane without leak sums up what the levels' current was: the threshold becomes delta, everything
+    that arrives at every step (biases, and the first convolution, which sees the picture) is divided by T, and the last
+    convolution, whose output is averaged, multiplied by T.
 
     Args:
         student: The student to start, in its float mode, with or without batch norm.
@@ -41,12 +45,22 @@ def start_from(student: SpikingStudent, file: StudentFile, node: str) -> None:
             instead="start from a student of the same shape, or from scratch",
         )
     source = SpikingStudent.from_file(file)
+    over_time = theirs.steps == 1 and ours.steps > 1
     share = theirs.levels / ours.levels if theirs.steps == ours.steps == 1 else 1.0
+    last = ours.depth
     for layer, (new, old) in enumerate(zip(student.convs, source.convs, strict=True)):
         new.load_state_dict(old.state_dict())
-        if layer > 0 and isinstance(new, nn.Conv2d):
+        if not isinstance(new, nn.Conv2d) or new.bias is None:
+            continue
+        if layer > 0:
             new.weight.mul_(share)
-    student.log_delta.copy_(source.log_delta + torch.tensor(share).log())
+        if over_time and layer < last:
+            new.bias.div_(ours.steps)
+        if over_time and layer == 0:
+            new.weight.div_(ours.steps)
+        if over_time and layer == last:
+            new.weight.mul_(ours.steps)
+    student.log_delta.copy_(source.log_delta + math.log(2.0 if over_time else share))
 
 
 @torch.no_grad()
@@ -63,6 +77,9 @@ def settle_norms(student: SpikingStudent, batch: Tensor) -> None:
             var, mean = torch.var_mean(inputs[0].float(), dim=(0, 2, 3), correction=0)
             norm.weight.copy_((var + norm.eps).sqrt())
             norm.bias.copy_(mean)
+            if norm.running_mean is not None and norm.running_var is not None:
+                norm.running_mean.copy_(mean)
+                norm.running_var.copy_(var)
 
     hooks = [norm.register_forward_pre_hook(settle) for norm in student.norms]
     momenta = {norm: norm.momentum for norm in student.norms if isinstance(norm, nn.BatchNorm2d)}
@@ -70,7 +87,7 @@ def settle_norms(student: SpikingStudent, batch: Tensor) -> None:
     try:
         student.train()
         for norm in momenta:
-            norm.momentum = 1.0
+            norm.momentum = 0.0
         student(batch)
     finally:
         for hook in hooks:
