@@ -7,7 +7,9 @@ has none for the last two. Files of this program carry them as hints. For others
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
@@ -19,9 +21,10 @@ from neurodeploy.graph.passes import with_scaled_input
 from neurodeploy.graph.rules import NEURONS
 from neurodeploy.graph.spec import DT, HostSide
 from neurodeploy.model import Facts, GraphModel, IntegerModel
+from neurodeploy.quantize.levels import fold_levels
 
-LEVELS = 255.0
-"""Codes of white for a graph that takes pictures in 0..1: those of 8 bits."""
+LEVELS = 63.75
+"""Codes of white for a graph that takes pictures in 0..1, as in students: finer ones make currents that wrap around."""
 
 COARSEST = 15.0
 """The least value of white that counts as whole levels; below it the levels of :data:`LEVELS` are made."""
@@ -60,20 +63,31 @@ def nir_model(path: Path, told: Told) -> GraphModel:
             instead="say it: --dt SECONDS (1e-4 where the framework that wrote it has no other), --steps T",
         )
     channels, factor = _layout(graph, told.arrays)
-    values = {"channels": channels, "unshuffle": factor, "steps": int(steps), "dt": dt, "residual": False}
+    values: dict[str, Any] = {
+        "channels": channels,
+        "unshuffle": factor,
+        "steps": int(steps),
+        "dt": dt,
+        "residual": False,
+    }
     white = 1.0 if told.white is None else told.white
     if channels not in (1, 3) or told.arrays:
         values["input_scale"] = 1.0
     elif white >= COARSEST:
-        values["input_scale"] = white
+        values |= picture_codes(white)
     else:
-        values["input_scale"] = LEVELS
+        values |= picture_codes(LEVELS)
         graph = with_scaled_input(graph, white / LEVELS)
     try:
         host = HostSide.model_validate(values)
     except ValidationError as error:
         raise UserError(f"cannot be run: {error.errors()[0]['msg']}", node=str(path)) from error
     return GraphModel(graph=graph, host=host, facts=facts)
+
+
+def picture_codes(white: float) -> dict[str, Any]:
+    """The host's scale for pictures, and the range of codes: a unit of brightness to spare on either side for noise."""
+    return {"input_scale": white, "input_min": -ceil(white), "input_max": 2 * ceil(white)}
 
 
 def _hinted(graph: nir.NIRGraph, path: Path) -> HostSide | None:
@@ -118,7 +132,6 @@ def net_model(path: Path, told: Told) -> IntegerModel:
     Raises:
         UserError: It cannot be read, or the number of steps is not known.
     """
-    from neurodeploy.quantize.levels import fold_levels
     from neurodeploy.targets.lava_net import read_net_file
 
     found = read_net_file(path)
@@ -128,6 +141,6 @@ def net_model(path: Path, told: Told) -> IntegerModel:
         return IntegerModel(net=fold_levels(net), facts=facts, made_for=size)
     if told.steps is None:
         raise UserError("does not say how many time steps it runs", node=str(path), instead="say it: --steps T")
-    white = 1.0 if told.arrays else told.white or LEVELS
-    host = net.host.model_copy(update={"steps": told.steps, "input_scale": white})
+    codes = {"input_scale": 1.0} if told.arrays else picture_codes(told.white or 255.0)
+    host = net.host.model_copy(update={"steps": told.steps, **codes})
     return IntegerModel(net=replace(net, host=host), facts=facts, made_for=size)

@@ -19,6 +19,7 @@ from nir.serialization import hdf2dict
 
 from neurodeploy.errors import FindingsError, UserError
 from neurodeploy.files import writing_file
+from neurodeploy.graph.complete import spread
 from neurodeploy.graph.hdf5 import check_objects, first_line
 from neurodeploy.graph.law import structure_findings
 
@@ -32,7 +33,7 @@ def read_nir(path: str | Path) -> nir.NIRGraph:
         path: The file.
 
     Returns:
-        The graph as it is written (no nodes are added, no types inferred beyond the nodes' own).
+        The graph as it is written (no nodes are added); parameters of one element are spread over their layer.
 
     Raises:
         UserError: The file is missing or not HDF5, is too large, holds links, foreign number types or nodes that cannot
@@ -50,6 +51,10 @@ def read_nir(path: str | Path) -> nir.NIRGraph:
     except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read as HDF5: {first_line(error)}", node=str(path)) from error
     findings = structure_findings(graph)
+    if findings:
+        # a parameter of one element stands for its whole layer in the files of some frameworks
+        graph = spread(graph)
+        findings = structure_findings(graph)
     if findings:
         raise FindingsError(f"{path}: not a sound NIR graph", findings, exit_code=2)
     return graph
