@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -319,6 +321,31 @@ def _read_image(path: Path) -> None:
         read_image(path)
 
 
+# arrays
+
+
+def _array_seeds(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(folder / "still.npy", rng.integers(0, 9, (4, 5, 6)))
+    np.save(folder / "sequence.npy", rng.integers(0, 9, (2, 4, 5, 6)).astype(np.float32))
+
+
+def _mutate_plain(seed: Path, out: Path, rng: Random) -> None:
+    out.write_bytes(mutations.damaged_bytes(seed.read_bytes(), rng))
+
+
+@functools.cache
+def _array_network() -> Any:
+    return quantize(student_network(student(), (10, 12)))
+
+
+def _read_array(path: Path) -> None:
+    from neurodeploy.report.arrays import read_codes
+
+    net = _array_network()
+    read_codes(path, dataclasses.replace(net, host=net.host.model_copy(update={"steps": 2})))
+
+
 READERS: dict[str, Reader] = {
     "nir": Reader(_nir_seeds, _mutate_hdf5, _read_model),
     "netx": Reader(_net_seeds, _mutate_hdf5, _read_model),
@@ -327,5 +354,6 @@ READERS: dict[str, Reader] = {
     "bundle": Reader(_bundle_seeds, _mutate_bundle, _read_bundle, names_file=False),
     "profile": Reader(_profile_seeds, _mutate_toml, _read_profile),
     "recipe": Reader(_recipe_seeds, _mutate_toml, _read_recipe),
+    "array": Reader(_array_seeds, _mutate_plain, _read_array),
     "image": Reader(_image_seeds, _mutate_image, _read_image),
 }
