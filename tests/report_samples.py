@@ -9,6 +9,8 @@ import numpy as np
 from neurodeploy.energy.baselines import Teacher
 from neurodeploy.energy.count import OperationCounter
 from neurodeploy.hardware.profile import load_profile
+from neurodeploy.quantize.network import IntegerNetwork
+from neurodeploy.report.activity import ActivityProbe
 from neurodeploy.report.energy import energy_report
 from neurodeploy.report.page import (
     BundleFacts,
@@ -38,8 +40,26 @@ def sample_energy(images: int = 2, profiles: tuple[str, ...] = PROFILES, **optio
     return energy_report(
         counter.counts(),
         [load_profile(name) for name in profiles],
+        activity=sample_activity(counter.net),
+        quality={"psnr_db": 29.5, "ssim": 0.8, "input_psnr_db": 20.2, "images": images, "protocol": "all pixels"},
         **{"model": "toy", "teacher": Teacher("big", 5e6, 99_000), "data": "noise, made here", **options},
     )
+
+
+def sample_activity(net: IntegerNetwork) -> dict[str, Any]:
+    """What the neurons of a network do on noise."""
+    probe = ActivityProbe(net)
+    run(net, np.random.default_rng(5).integers(0, 80, (1, 12, 10)), observer=probe)
+    return {"image": "image-0.png", "size": [12, 10], "layers": probe.as_dict()}
+
+
+def sample_pictures() -> list[dict[str, Any]]:
+    """One picture at two stages."""
+    images = np.random.default_rng(3).random((2, 1, 40, 60))
+    return [
+        {"name": "one.png", "label": label, "png": png_uri(image), "height": 40, "width": 60, "psnr_db": score}
+        for label, image, score in (("degraded", images[0], 20.0), ("clean", images[1], None))
+    ]
 
 
 def sample_deploy(**changes: Any) -> DeployReport:

@@ -18,12 +18,27 @@ def energy_markdown(report: Mapping[str, Any]) -> str:
         "",
         f"{counts['images']} image(s), {counts['steps']} time step(s) each. {report['data']}".rstrip(),
         "",
+        *_quality(report),
         *_energy_body(report, "##"),
         "## Reproduce",
         "",
         *(f"- {key}: {_plain(value)}" for key, value in report["reproduce"].items()),
     ]
     return _joined(lines)
+
+
+def _quality(report: Mapping[str, Any]) -> Iterator[str]:
+    """PSNR, the arithmetic-only ratio of model cards, and conditions, where there are any."""
+    quality, alone = report.get("quality"), report["op_only"]
+    if quality:
+        before = f"degraded {quality['input_psnr_db']:.2f} dB"
+        yield f"- PSNR {quality['psnr_db']:.2f} dB, SSIM {quality['ssim']:.4f}; {before}"
+    if alone["fp32"]["teacher_over_student"]:
+        ratios = [numbers.ratio(alone[key]["teacher_over_student"]) for key in ("fp32", "int8")]
+        yield f"- the teacher's arithmetic is {ratios[0]} the student's in fp32, {ratios[1]} in int8 ({alone['note']})"
+    for check in report.get("checks", []):
+        yield f"- {'holds' if check['ok'] else 'fails'}: `{check['check']}`, have {check['value']}"
+    yield ""
 
 
 def tables_markdown(title: str, tables: Sequence[Table], sentences: Sequence[str]) -> str:
@@ -83,8 +98,26 @@ def _energy_body(report: Mapping[str, Any], level: str, not_claimed: Sequence[st
         if price["anchors"]:
             yield from ("Measured tasks on this chip, beside and never used to price:", "")
             yield from (*(f"- {_anchor(anchor)}" for anchor in price["anchors"]), "")
+    if report.get("placements"):
+        yield from (f"{level} Does it fit", "", *_placements(report["placements"]), "")
     yield from (f"{level} Not counted", "", *(f"- {line}" for line in report["not_counted"]), "")
     yield from (f"{level} Not claimed", "", *(f"- {line}" for line in [*not_claimed, *report["not_claimed"]]), "")
+
+
+def _placements(placements: Mapping[str, Any]) -> Iterator[str]:
+    """One line a chip, and what would have to change."""
+    for name, entry in placements.items():
+        placed, said = entry["placement"], entry["advice"]
+        size = "x".join(map(str, placed["image_size"]))
+        estimate = f"{_span(placed['cores'])} cores, {_span(placed['chips'])} chips by estimate"
+        yield f"- {name}, {size} pixels a run: {estimate}; tightest: {placed['tightest']}"
+        yield from (f"  - instead: {change}" for change in (said or {}).get("changes", []))
+
+
+def _span(pair: Sequence[int] | None) -> str:
+    if pair is None:
+        return "unknown"
+    return f"{pair[0]:,}" if pair[0] == pair[1] else f"{pair[0]:,} to {pair[1]:,}"
 
 
 def _anchor(anchor: Mapping[str, Any]) -> str:

@@ -1,20 +1,24 @@
 """The pages that a person reads: one self-contained HTML file, drawn from JSON and nothing else.
 
-A page asks for no other file, runs no script, and shows what a browser's reader, printer or screen reader can use. The
+A page asks for no other file and shows what a browser's reader, printer or screen reader can use. Its one script, a few
+lines of its own, shows one profile at a time and the values under the pointer; without it everything is there. The
 models here are the JSON of ``deploy``; the energy report is the JSON of :mod:`neurodeploy.report.energy`.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
-from neurodeploy.report import numbers, svg
+from neurodeploy.report import charts, numbers, svg
 from neurodeploy.report.energy import energy_words, range_words
 
 SCHEMA_VERSION = 1
@@ -197,7 +201,11 @@ def break_even_charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         lines = [
             line for line in report["verdict"]["against"] if line["profile"] == name and line["baseline"] != "ann_int8"
         ]
-        chart = svg.break_even(lines, labels, report["verdict"]["spike_rate"])
+        images = [
+            (image["rate"], cost)
+            for image, cost in zip(report["counts"]["per_image"], report["prices"][name]["per_image_pj"], strict=True)
+        ]
+        chart = svg.break_even(lines, labels, report["verdict"]["spike_rate"], images)
         if chart:
             found.append({"profile": name, "chart": chart, "words": [line["words"] for line in lines]})
     return found
@@ -221,6 +229,11 @@ def grouped_reasons(lines: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{"why": why, "instead": instead, "lines": same} for (why, instead), same in found.items()]
 
 
+def unpublished_terms(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What nobody has published, by the name of the chip or technology."""
+    return {price["name"]: price["unpublished"] for price in report["prices"].values() if price["unpublished"]}
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     environment = Environment(
@@ -239,7 +252,19 @@ def _environment() -> Environment:
         "times": numbers.ratio,
         "size": numbers.size,
     }
+    script = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8").strip()
     environment.globals |= {
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "heat_map": charts.heat_map,
+        "highest": charts.highest,
+        "histogram": charts.histogram,
+        "swing": charts.swing,
+        "chip_maps": charts.chip_maps,
+        "chips_shown": charts.CHIPS_SHOWN,
+        "layer_order": charts.layer_order,
+        "traffic_words": charts.traffic_words,
+        "unpublished_terms": unpublished_terms,
         "bar": svg.bar,
         "stack": svg.stack,
         "break_even_charts": break_even_charts,

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from neurodeploy.report import numbers
 
 WIDTH, HEIGHT = 380, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 8, 16, 40
+LEFT, RIGHT, TOP, BOTTOM = 58, 8, 26, 40
 SMALLEST_GAP = 15.0
 """Between two labels at the right edge, in units of the chart."""
 
@@ -38,13 +38,19 @@ def stack(shares: Sequence[float]) -> Markup:
     ).format(Markup("").join(parts))
 
 
-def break_even(lines: Sequence[Mapping[str, Any]], labels: Mapping[str, str], rate: float) -> Markup:
+def break_even(
+    lines: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, str],
+    rate: float,
+    images: Sequence[tuple[float, float]] = (),
+) -> Markup:
     """Energy against spike rate at the prices of one profile: the network's line, its operating point, the baselines.
 
     Args:
         lines: Entries ``against`` of the verdict for one profile. Baselines far above the others are left out.
         labels: Label of every baseline by key.
         rate: Mean spike rate that the network runs at.
+        images: (rate, energy in pJ) of every image: the spread round the operating point.
     """
     if not lines or rate <= 0:
         return Markup("")
@@ -52,8 +58,9 @@ def break_even(lines: Sequence[Mapping[str, Any]], labels: Mapping[str, str], ra
     shown = [line for line in lines if line["baseline_pj"] <= 4 * max(snn, _dense(lines))]
     fixed = _fixed(lines, rate)
     crossings = [line["break_even_rate"] for line in shown if line["break_even_rate"]]
-    far = min(1.0, max([2 * rate, *(1.15 * value for value in crossings if value <= 1)]))
-    top = 1.1 * max(fixed + (snn - fixed) * far / rate, *(line["baseline_pj"] for line in shown), snn)
+    far = min(1.0, max([2 * rate, *(1.15 * value for value in crossings if value <= 1), *(at for at, _ in images)]))
+    costs = [*(line["baseline_pj"] for line in shown), *(cost for _, cost in images)]
+    top = 1.1 * max(fixed + (snn - fixed) * far / rate, snn, *costs)
     parts = [_axes(far, top)]
     ends: list[tuple[float, str, str]] = []
     for line in shown:
@@ -61,12 +68,16 @@ def break_even(lines: Sequence[Mapping[str, Any]], labels: Mapping[str, str], ra
         parts.append(_line(LEFT, height, WIDTH - RIGHT, height, "ann"))
         ends.append((height, labels[line["baseline"]], "ann"))
     end = fixed + (snn - fixed) * far / rate
+    parts += [_text(LEFT + 8, height, text, style) for height, text, style in _spread_labels(ends)]
     parts.append(_line(LEFT, _y(fixed, top), WIDTH - RIGHT, _y(end, top), "snn"))
+    spread = '<g><title>{}</title><circle class="spread" cx="{:.1f}" cy="{:.1f}" r="3"/></g>'
+    for at, cost in images if len(images) > 1 else ():
+        said = f"one image: {numbers.percent(at)}, {numbers.energy(cost)}"
+        parts.append(Markup(spread).format(said, _x(at, far), _y(cost, top)))
     point = '<circle class="point" cx="{:.1f}" cy="{:.1f}" r="5"/>'
     parts.append(Markup(point).format(_x(rate, far), _y(snn, top)))
-    parts += [_text(LEFT + 8, height, text, style) for height, text, style in _spread_labels(ends)]
     here = f"this network: {numbers.percent(rate)}, {numbers.energy(snn)}"
-    parts.append(_text(WIDTH - RIGHT, HEIGHT - BOTTOM - 8, here, "here"))
+    parts.append(_text(WIDTH - RIGHT, 12, here, "here"))
     words = "; ".join(str(line["words"]).rstrip(".") for line in shown)
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}" focusable="false">{}</svg>'
