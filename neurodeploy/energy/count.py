@@ -8,7 +8,7 @@ from a mean rate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import lcm
 from typing import Any
 
@@ -21,7 +21,7 @@ from neurodeploy.energy.results import Counts, ImageCounts
 from neurodeploy.energy.tally import LayerCounts, empty_rows
 from neurodeploy.errors import InternalError
 from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerLif, IntegerNetwork
-from neurodeploy.simulate.kernel.counts import RowSums, SpikeCounts
+from neurodeploy.simulate.kernel.counts import RowSums, SpikeCounts, marked
 from neurodeploy.simulate.observe import BoolArray, IntArray, Pair
 
 Floats = NDArray[np.float64]
@@ -56,6 +56,8 @@ class OperationCounter:
         self._links = connections(net)
         self._from = {name: [link for link in self._links if link.source == name] for name in net.nodes}
         self._nonzero = {link.name: _weights_at(link) for link in self._links}
+        self._empty: dict[Pair, tuple[dict[str, Shape], dict[str, LayerCounts]]] = {}
+        """What images of the last size hold before anything has run."""
         self._next = ""
         self._image: _Image | None = None
         self._done: list[ImageCounts] = []
@@ -85,17 +87,26 @@ class OperationCounter:
         name = self.net.input.name
         frames = codes if codes.ndim == 4 else codes[None]
         repeats = self.net.host.steps if codes.ndim == 3 else 1
-        histograms = [self._histograms(name, (frame != 0).astype(np.float64), origin, extent) for frame in frames]
+        if all(isinstance(link.node, IntegerConv) and link.node.groups == 1 for link in self._from[name]):
+            self._book_codes(image, name, repeats, self._histograms(name, marked(frames), origin, extent))
+            return
+        maps = [(frame != 0).astype(np.float64) for frame in (*frames, (frames != 0).any(axis=0))]
+        for place, events in enumerate(maps):
+            histograms = self._histograms(name, events, origin, extent)
+            if place == len(frames):
+                self._book_ann(image, name, histograms)
+                continue
+            for link in self._from[name]:
+                if link.node is not None:
+                    weights = _cropped(self._nonzero[link.name], link, image, codes, origin)
+                    image.rows[link.row].mac_nonzero += repeats * link.copies * _sum(histograms[link.name] * weights)
+
+    def _book_codes(self, image: _Image, name: str, repeats: int, histograms: Mapping[str, Floats]) -> None:
+        """Histograms of every frame's codes other than 0, and of the places where any is."""
         for link in self._from[name]:
-            row = image.rows[link.row]
-            for histogram in histograms if link.node is not None else ():
-                weights = _cropped(self._nonzero[link.name], link, image, codes, origin)
-                row.mac_nonzero += repeats * link.copies * _sum(histogram[link.name] * weights)
-        if len(frames) == 1:
-            self._book_ann(image, name, histograms[0])
-        else:
-            ever = (frames != 0).any(axis=0).astype(np.float64)
-            self._book_ann(image, name, self._histograms(name, ever, origin, extent))
+            met = _sum(histograms[link.name][:-1] * self._nonzero[link.name])
+            image.rows[link.row].mac_nonzero += repeats * link.copies * met
+        self._book_ann(image, name, {link: found[-1] for link, found in histograms.items()})
 
     def layer(
         self,
@@ -139,20 +150,33 @@ class OperationCounter:
         row = image.rows[name]
         places = counts.values.shape[1] * counts.values.shape[2]
         image.seen[name] = image.seen.get(name, 0) + places * counts.steps
-        for step in range(counts.steps):
-            self._keep_arrived(image, step, name, counts.anywhere(step)[None], origin, extent)
-            self._book_spikes(image, step, name, counts.spikes(step), counts.rows(step), origin, extent)
+        spikes = [counts.spikes(step) for step in range(counts.steps)]
+        row.spikes += sum(spikes)
+        row.resets += sum(spikes)
+        row.per_step["spikes"] = _added(row.per_step["spikes"], spikes)
         row.activations_nonzero += counts.ever_active
-        self._book_ann(image, name, self._histograms(name, counts.ever_rows(), origin, extent))
+        self._keep_marks(image, name, counts.marks, origin, extent)
+        histograms = self._histograms(name, counts.rows(), origin, extent)
+        for link in self._from[name]:
+            receiver, stepped = image.rows[link.row], histograms[link.name][:-1]
+            factor = link.copies * _outputs(link)
+            operations = [factor * int(total) for total in stepped.sum(axis=(1, 2, 3))]
+            receiver.sop += sum(operations)
+            receiver.per_step["sop"] = _added(receiver.per_step["sop"], operations)
+            receiver.sop_nonzero += link.copies * _sum(stepped * self._nonzero[link.name])
+        self._book_ann(image, name, {link: found[-1] for link, found in histograms.items()})
 
     def _open(self, extent: Pair) -> _Image:
         name = self._next
         self._close()
+        if extent not in self._empty:
+            self._empty = {extent: (node_shapes(self.net, extent), empty_rows(self.net, extent))}
+        shapes, rows = self._empty[extent]
         self._image = _Image(
             name=name or f"image {len(self._done) + 1}",
             extent=extent,
-            shapes=node_shapes(self.net, extent),
-            rows=empty_rows(self.net, extent),
+            shapes=shapes,
+            rows={key: replace(row, per_step=dict(row.per_step)) for key, row in rows.items()},
         )
         return self._image
 
@@ -162,14 +186,14 @@ class OperationCounter:
         step: int,
         name: str,
         spikes: int,
-        events: Floats | RowSums,
+        events: Floats,
         origin: Pair,
         extent: Pair,
     ) -> None:
         sender = image.rows[name]
         sender.spikes += spikes
         sender.resets += spikes
-        sender.per_step["spikes"][step] += spikes
+        sender.per_step["spikes"] = _added(sender.per_step["spikes"], [spikes], step)
         if not spikes:
             return
         histograms = self._histograms(name, events, origin, extent)
@@ -177,7 +201,7 @@ class OperationCounter:
             row, histogram = image.rows[link.row], histograms[link.name]
             operations = link.copies * _sum(histogram) * _outputs(link)
             row.sop += operations
-            row.per_step["sop"][step] += operations
+            row.per_step["sop"] = _added(row.per_step["sop"], [operations], step)
             weights = _cropped(self._nonzero[link.name], link, image, events, origin)
             row.sop_nonzero += link.copies * _sum(histogram * weights)
 
@@ -210,6 +234,15 @@ class OperationCounter:
         for groups in {_groups_of(link, image.shapes) for link in self._from[name]}:
             kept = image.arrived.setdefault((name, groups), np.zeros((steps, groups, *extent), np.bool_))
             kept[(step, slice(None), *window)] |= spiked.reshape(groups, channels // groups, height, width).any(axis=1)
+
+    def _keep_marks(self, image: _Image, name: str, marks: BoolArray, origin: Pair, extent: Pair) -> None:
+        """As :meth:`_keep_arrived`, of all steps, for receivers without groups."""
+        steps, height, width = marks.shape
+        if (height, width) == extent:
+            image.arrived[name, 1] = marks[:, None]
+            return
+        kept = image.arrived.setdefault((name, 1), np.zeros((steps, 1, *extent), np.bool_))
+        kept[:, 0, origin[0] : origin[0] + height, origin[1] : origin[1] + width] = marks
 
     def _keep_ever(self, image: _Image, name: str, spiked: BoolArray, origin: Pair, extent: Pair) -> None:
         channels, height, width = spiked.shape
@@ -248,38 +281,50 @@ class OperationCounter:
 
     def _book_updates(self, image: _Image, row: LayerCounts) -> None:
         links = [link for link in self._links if link.row == row.name]
-        for step in range(self.net.host.steps):
-            receiving = _receiving(image, links, step, row.shape)
-            active = int(np.count_nonzero(receiving)) * (row.shape[0] // len(receiving)) * row.populations
-            row.neuron_updates_active += active
-            row.per_step["neuron_updates_active"][step] = active
+        receiving = _receiving(image, links, row.shape, self.net.host.steps)
+        places = [int(np.count_nonzero(found)) for found in receiving]
+        active = [count * (row.shape[0] // receiving.shape[1]) * row.populations for count in places]
+        row.neuron_updates_active += sum(active)
+        row.per_step["neuron_updates_active"] = active
         row.neuron_updates_idle = row.neuron_updates - row.neuron_updates_active
 
 
-def _receiving(image: _Image, links: Sequence[Connection], step: int, shape: Shape) -> BoolArray:
-    """(G, H, W): where the neurons of a group of channels receive anything at this step."""
+def _receiving(image: _Image, links: Sequence[Connection], shape: Shape, steps: int) -> BoolArray:
+    """(T, G, H, W): where the neurons of a group of channels receive anything at every step."""
     maps: list[BoolArray] = []
     for link in links:
         groups = _groups_of(link, image.shapes)
-        arrived = np.ones((groups, *image.shapes[link.source][1:]), np.bool_)
+        arrived = np.ones((1, groups, *image.shapes[link.source][1:]), np.bool_)  # the same in all steps
         if link.spiking:
-            arrived = image.arrived[(link.source, groups)][step]
+            arrived = image.arrived[(link.source, groups)]
         if isinstance(link.node, IntegerDense):
-            maps.append(np.full((1, *shape[1:]), bool(arrived.any())))
+            any_at = arrived.any(axis=(1, 2, 3), keepdims=True)
+            maps.append(np.broadcast_to(any_at, (len(arrived), 1, *shape[1:])))
             continue
         if isinstance(link.node, IntegerConv):
-            arrived = reached(arrived, link.node)
-        if arrived.shape[1:] != shape[1:]:  # a flatten lies between
-            channels = shape[0] // (arrived.shape[1] * arrived.shape[2])
-            arrived = np.repeat(arrived, channels // len(arrived), axis=0).reshape(shape)
+            joined = reached(arrived.reshape(-1, *arrived.shape[2:]), link.node)
+            arrived = joined.reshape(len(arrived), groups, *joined.shape[1:])
+        if arrived.shape[2:] != shape[1:]:  # a flatten lies between
+            channels = shape[0] // (arrived.shape[2] * arrived.shape[3])
+            arrived = np.repeat(arrived, channels // groups, axis=1).reshape(len(arrived), *shape)
         maps.append(arrived)
-    together = np.zeros((lcm(*(len(found) for found in maps)), *shape[1:]), np.bool_)
+    if len(maps) == 1:
+        return np.broadcast_to(maps[0], (steps, *maps[0].shape[1:]))
+    together = np.zeros((steps, lcm(*(found.shape[1] for found in maps)), *shape[1:]), np.bool_)
     for found in maps:
-        together |= np.repeat(found, len(together) // len(found), axis=0)
+        together |= np.repeat(found, together.shape[1] // found.shape[1], axis=1)
     return together
 
 
-def _cropped(counted: Floats, link: Connection, image: _Image, shown: NDArray[Any] | RowSums, origin: Pair) -> Floats:
+def _added(counts: Sequence[int], more: Sequence[int], first: int = 0) -> list[int]:
+    """Counts of every step, with others added from step ``first`` on; a new list."""
+    found = list(counts)
+    for place, count in enumerate(more, start=first):
+        found[place] += count
+    return found
+
+
+def _cropped(counted: Floats, link: Connection, image: _Image, shown: NDArray[Any], origin: Pair) -> Floats:
     """Weights that events meet, in the shape of their histogram: of a matrix only the part that was shown."""
     if not isinstance(link.node, IntegerDense):
         return counted

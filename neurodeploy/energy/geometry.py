@@ -57,6 +57,20 @@ def conv_taps(node: IntegerConv, extent: Pair) -> tuple[NDArray[np.float64], NDA
     return rows, columns
 
 
+@lru_cache(maxsize=512)
+def _covered(length: int, kernel: int, stride: int, padding: int, dilation: int) -> NDArray[np.bool_]:
+    """Which outputs along one axis have a tap in bounds; read-only."""
+    starts = np.arange(out_length(length, kernel, stride, padding, dilation))[:, None] * stride - padding
+    places = starts + np.arange(kernel) * dilation
+    found: NDArray[np.bool_] = np.asarray(((places >= 0) & (places < length)).any(axis=1))
+    found.flags.writeable = False
+    return found
+
+
+def _spacing(node: IntegerConv, axis: int) -> tuple[int, int, int]:
+    return node.stride[axis], node.padding[axis], node.dilation[axis]
+
+
 def reached(arrived: NDArray[np.bool_], node: IntegerConv) -> NDArray[np.bool_]:
     """Which outputs have at least one marked place in bounds of their kernel.
 
@@ -67,6 +81,11 @@ def reached(arrived: NDArray[np.bool_], node: IntegerConv) -> NDArray[np.bool_]:
     Returns:
         (G, H', W'). A kernel is a rectangle of taps, so rows and columns are gathered one after the other.
     """
+    if arrived.all():
+        rows, columns = (
+            _covered(arrived.shape[1 + axis], node.weight.shape[2 + axis], *_spacing(node, axis)) for axis in range(2)
+        )
+        return np.broadcast_to(rows[:, None] & columns, (len(arrived), len(rows), len(columns)))
     for axis in range(2):
         length, kernel, stride = arrived.shape[1 + axis], node.weight.shape[2 + axis], node.stride[axis]
         outputs = out_length(length, kernel, stride, node.padding[axis], node.dilation[axis])
@@ -88,13 +107,13 @@ def tap_histogram(
     """Sum of ``values`` over the places that each tap reads in bounds.
 
     Args:
-        values: (C, h, w), non-negative integers: how often each place counts; or their sums along rows.
+        values: (C, h, w), non-negative integers: how often each place counts; or sums of N such maps along rows.
         node: The convolution that reads them.
         origin: Row and column of ``values[:, 0, 0]`` in the whole layer.
         extent: (H, W) of the whole layer.
 
     Returns:
-        (C, kh, kw) float64, exact integers: sums stay far below 2**53.
+        (C, kh, kw), for sums (N, C, kh, kw), float64, exact integers: sums stay far below 2**53.
     """
     rows, columns = conv_taps(node, extent)
     height, width = values.shape[1:]

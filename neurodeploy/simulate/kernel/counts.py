@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +14,19 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RowSums:
-    """Sums of a map over the columns of each row, from which sums over any few columns less follow.
+    """Sums of maps over the columns of each row, from which sums over any few columns less follow.
 
     Attributes:
-        sums: (h, >= C) uint32.
-        values: (T, h, w, >= C) uint8: the map, or what it is 1 for where any of them is not 0.
+        sums: (N, h, >= C), of N maps; exact integers.
+        values: (T, h, w, >= C): the first T maps.
         channels: C.
-        marks: Which of the two.
+        ever: Whether one more map follows, 1 where any of the others is not 0.
     """
 
-    sums: NDArray[np.uint32]
-    values: NDArray[np.uint8]
+    sums: Floats
+    values: NDArray[Any]
     channels: int
-    marks: bool
+    ever: bool
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -32,23 +34,35 @@ class RowSums:
         return self.channels, self.values.shape[1], self.values.shape[2]
 
     def histogram(self, rows: Floats, columns: Floats) -> Floats:
-        """Sums of the map over the places that tables of rows and columns select.
+        """Sums of the maps over the places that tables of rows and columns select.
 
         Args:
             rows: (h, r), 0 or 1.
             columns: (w, k), 0 or 1; fast where few are 0, as in the taps of a convolution that keeps the resolution.
 
         Returns:
-            (C, r, k) float64, exact integers.
+            (N, C, r, k) float64, exact integers.
         """
-        left_out = np.flatnonzero((columns != 1).any(axis=1))
+        left_out = np.flatnonzero(columns @ np.ones(columns.shape[1]) != columns.shape[1])
         edge = self.values[:, :, left_out, : self.channels]
-        edge = (edge != 0).any(axis=0) if self.marks else edge[0]
-        whole = rows.T @ self.sums[:, : self.channels].astype(np.float64)
-        aside = rows.T @ edge.reshape(len(rows), -1).astype(np.float64)
-        less = (1.0 - columns[left_out]).T @ aside.reshape(rows.shape[1], len(left_out), self.channels)
-        found: Floats = (whole[:, None, :] - less).transpose(2, 0, 1)
+        if self.ever:
+            edge = np.concatenate([edge, (edge != 0).any(axis=0)[None]])
+        whole = rows.T @ self.sums[..., : self.channels]
+        aside = rows.T @ edge.reshape(*edge.shape[:2], -1).astype(np.float64)
+        missing = (1.0 - columns[left_out]).T
+        less = missing @ aside.reshape(len(edge), rows.shape[1], len(left_out), self.channels)
+        found: Floats = (whole[:, :, None] - less).transpose(0, 3, 1, 2)
         return found
+
+
+def marked(codes: NDArray[np.int64]) -> RowSums:
+    """Where codes (T, C, h, w) are not 0, and where any frame is not."""
+    marks = codes != 0
+    every = marks if len(marks) == 1 else np.concatenate([marks, marks.any(axis=0)[None]])
+    sums = np.count_nonzero(every, axis=3).transpose(0, 2, 1).astype(np.float64)
+    if len(marks) == 1:
+        sums = np.concatenate([sums, sums])
+    return RowSums(sums, marks.transpose(0, 2, 3, 1), codes.shape[1], ever=True)
 
 
 @dataclass(frozen=True)
@@ -59,16 +73,15 @@ class SpikeCounts:
         values: (T, h, w, C rounded up) uint8; a view that later layers may overwrite.
         channels: C.
         levels: D.
-        sums: (T, h, C rounded up) uint32, sums over columns.
-        ever: (h, C rounded up) uint32, places of a row with a spike in some step.
+        sums: (T + 1, h, C rounded up), exact integers, sums over columns: of the counts of each step, and of the places
+            with a spike in some step.
         marks: (T, h, w), where any channel spiked.
     """
 
     values: NDArray[np.uint8]
     channels: int
     levels: int
-    sums: NDArray[np.uint32]
-    ever: NDArray[np.uint32]
+    sums: Floats
     marks: NDArray[np.bool_]
 
     @property
@@ -81,24 +94,24 @@ class SpikeCounts:
         """Neurons of all populations."""
         return int(self.values.shape[1] * self.values.shape[2] * self.channels * self.levels)
 
+    @cached_property
+    def _totals(self) -> list[int]:
+        return [int(total) for total in self.sums.sum(axis=(1, 2))]
+
     def spikes(self, step: int) -> int:
         """Spikes of all populations in a step."""
-        return int(self.sums[step].sum())
+        return self._totals[step]
 
     @property
     def ever_active(self) -> int:
         """Places and channels with a spike in some step."""
-        return int(self.ever.sum())
+        return self._totals[-1]
 
     def anywhere(self, step: int) -> NDArray[np.bool_]:
         """(h, w), where any channel spiked in a step."""
         marks: NDArray[np.bool_] = self.marks[step]
         return marks
 
-    def rows(self, step: int) -> RowSums:
-        """The counts of a step."""
-        return RowSums(self.sums[step], self.values[step : step + 1], self.channels, marks=False)
-
-    def ever_rows(self) -> RowSums:
-        """1 where there was a spike in some step, else 0."""
-        return RowSums(self.ever, self.values, self.channels, marks=True)
+    def rows(self) -> RowSums:
+        """The counts of every step, and one more map: 1 where there was a spike in some step."""
+        return RowSums(self.sums, self.values, self.channels, ever=True)

@@ -59,8 +59,8 @@ typedef struct {
     int32_t *scratch;         /* what one thread needs, times the threads */
     int64_t scratch_stride;   /* of one thread, in int32; at least nd_scratch(), a multiple of 16 */
     uint32_t *spikes;         /* [steps][rows], of a layer with masks; or 0 */
-    uint32_t *sums;           /* [steps][rows][channels], sums over the counted columns; 0 where nobody counts */
-    uint32_t *ever;           /* [rows][channels], counted places with a spike in some step */
+    double *sums;             /* [steps][rows][channels], sums over the counted columns; 0 where nobody counts */
+    double *ever;             /* [rows][channels], counted places with a spike in some step */
     uint8_t *any;             /* [steps][rows][columns], not 0 where some channel spikes; counted places only; or 0 */
     int32_t term_count;
     int32_t steps;

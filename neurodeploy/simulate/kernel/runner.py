@@ -225,10 +225,9 @@ class _Run:
         rows, columns = extent = buffer.extent
         window = self.window or (slice(0, rows), slice(0, columns))
         steps = self.plan.steps
-        sums = np.empty((steps, rows, layer.padded), np.uint32)
-        ever = np.empty((rows, layer.padded), np.uint32)
+        sums = np.empty((steps + 1, rows, layer.padded))
         marks = np.empty((steps, rows, columns), np.bool_)
-        call.sums, call.ever = sums.ctypes.data, ever.ctypes.data
+        call.sums, call.ever = sums.ctypes.data, sums[steps].ctypes.data
         call.any = None if call.masks else marks.ctypes.data
         call.first_row, call.end_row = window[0].start, window[0].stop
         call.first_column, call.end_column = window[1].start, window[1].stop
@@ -240,7 +239,6 @@ class _Run:
             channels=layer.channels,
             levels=layer.levels,
             sums=sums[:, window[0]],
-            ever=ever[window[0]],
             marks=marks[:, window[0], window[1]],
         )
         observer.layer_counts(name=layer.name, counts=counts, origin=(0, 0), extent=extent)

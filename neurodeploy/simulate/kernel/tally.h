@@ -1,7 +1,8 @@
 /* Counting while it runs: sums of spike counts, taken from a block of outputs that still lies in the cache; part of
  * kernel.c.
  *
- * Bytes are added as bytes, over as many places of a row as cannot overflow them, and only then widened.
+ * Bytes are added as bytes, over as many places of a row as cannot overflow them, and only then widened to doubles, which hold
+ * every integer that occurs and which is what the caller computes with.
  */
 
 /* Sixteen counts at once; GCC and clang have such vectors on every machine. */
@@ -19,7 +20,7 @@ ND_INLINE nd_bytes bytes_at(const uint8_t *at) {
     return value;
 }
 
-ND_INLINE void widen(uint32_t *sums, nd_bytes added) {
+ND_INLINE void widen(double *sums, nd_bytes added) {
     for (int lane = 0; lane < ND_LANES; lane++) sums[lane] += added[lane];
 }
 
@@ -35,7 +36,7 @@ typedef struct {
 ND_INLINE void flush_sums(const nd_layer *layer, nd_tally *tally, int row) {
     const int64_t channels = layer->channels;
     for (int step = 0; step < layer->steps; step++) {
-        uint32_t *sums = layer->sums + ((int64_t)step * layer->rows + row) * channels;
+        double *sums = layer->sums + ((int64_t)step * layer->rows + row) * channels;
         uint8_t *bytes = tally->sums + step * channels;
         for (int64_t first = 0; first < channels; first += ND_LANES) widen(sums + first, bytes_at(bytes + first));
         memset(bytes, 0, (size_t)channels);
@@ -44,7 +45,7 @@ ND_INLINE void flush_sums(const nd_layer *layer, nd_tally *tally, int row) {
 }
 
 ND_INLINE void flush_ever(const nd_layer *layer, nd_tally *tally, int row) {
-    uint32_t *ever = layer->ever + (int64_t)row * layer->channels;
+    double *ever = layer->ever + (int64_t)row * layer->channels;
     for (int first = 0; first < layer->channels; first += ND_LANES) widen(ever + first, bytes_at(tally->ever + first));
     memset(tally->ever, 0, (size_t)layer->channels);
     tally->ever_left = 255;
@@ -58,8 +59,8 @@ ND_INLINE nd_tally tally_open(const nd_layer *layer, int row, uint8_t *sums, uin
     for (int step = 0; layer->spikes && step < layer->steps; step++) layer->spikes[(int64_t)step * layer->rows + row] = 0;
     if (!layer->sums) return tally;
     for (int step = 0; step < layer->steps; step++)
-        memset(layer->sums + ((int64_t)step * layer->rows + row) * layer->channels, 0, 4 * channels);
-    memset(layer->ever + (int64_t)row * layer->channels, 0, 4 * channels);
+        memset(layer->sums + ((int64_t)step * layer->rows + row) * layer->channels, 0, sizeof(double) * channels);
+    memset(layer->ever + (int64_t)row * layer->channels, 0, sizeof(double) * channels);
     memset(sums, 0, channels * (size_t)layer->steps);
     memset(ever, 0, channels);
     return tally;
@@ -71,14 +72,41 @@ ND_INLINE void tally_close(const nd_layer *layer, nd_tally *tally, int row) {
     flush_ever(layer, tally, row);
 }
 
+/* The loops over places below are written out where a block is whole. */
+#define ND_PLACES _Pragma("GCC unroll 8") for (int place = start; place < end; place++)
+
+ND_INLINE void add_sums(const uint8_t *out, int channels, const int start, const int end, uint8_t *sums) {
+    for (int first = 0; first < channels; first += ND_LANES, out += ND_LANES) {
+        nd_bytes added = bytes_at(sums + first);
+        ND_PLACES added += bytes_at(out + (int64_t)place * channels);
+        memcpy(sums + first, &added, sizeof added);
+    }
+}
+
 /* Where some channel spikes. */
-ND_INLINE void mark_places(const uint8_t *out, int channels, int start, int end, uint8_t *any) {
-    for (int place = start; place < end; place++) {
+ND_INLINE void mark_places(const uint8_t *out, int channels, const int start, const int end, uint8_t *any) {
+    ND_PLACES {
         nd_bytes joined = {0};
-        for (int first = 0; first < channels; first += ND_LANES) joined |= bytes_at(out + place * channels + first);
+        for (int first = 0; first < channels; first += ND_LANES) joined |= bytes_at(out + (int64_t)place * channels + first);
         uint64_t halves[2];
         memcpy(halves, &joined, sizeof halves);
         any[place] = (halves[0] | halves[1]) != 0;
+    }
+}
+
+/* Places with a spike in some of the steps, which lie 'step_bytes' apart. */
+ND_INLINE void add_ever(
+    const uint8_t *out, int channels, int steps, int64_t step_bytes, int binary, const int start, const int end,
+    uint8_t *ever) {
+    for (int first = 0; first < channels; first += ND_LANES, out += ND_LANES) {
+        nd_bytes active = bytes_at(ever + first);
+        ND_PLACES {
+            const uint8_t *counts = out + (int64_t)place * channels;
+            nd_bytes joined = bytes_at(counts);
+            for (int step = 1; step < steps; step++) joined |= bytes_at(counts + step * step_bytes);
+            active += binary ? joined : -(nd_bytes)(joined != 0);
+        }
+        memcpy(ever + first, &active, sizeof active);
     }
 }
 
@@ -98,35 +126,31 @@ ND_INLINE void tally_block(
     const int start = layer->first_column > column ? layer->first_column - column : 0;
     const int end = layer->end_column - column < places ? layer->end_column - column : places;
     if (start >= end) return;
+    const int whole = start == 0 && end == ND_PIXELS;
     uint8_t *sums = tally->sums + (int64_t)step * channels;
-    if (step == 0 && tally->left < ND_PIXELS) flush_sums(layer, tally, row);
-    const int at_once = tally->most < ND_PIXELS ? tally->most : ND_PIXELS;
-    for (int from = start; from < end; from += at_once) {
-        const int to = from + at_once < end ? from + at_once : end;
-        for (int first = 0; first < channels; first += ND_LANES) {
-            nd_bytes added = bytes_at(sums + first);
-            for (int place = from; place < to; place++) added += bytes_at(out + place * channels + first);
-            if (tally->most >= ND_PIXELS) {
-                memcpy(sums + first, &added, sizeof added);
-                continue;
-            }
-            widen(layer->sums + line * channels + first, added);
-        }
+    if (tally->most < ND_PIXELS) {
+        for (int place = start; place < end; place++)
+            for (int first = 0; first < channels; first += ND_LANES)
+                widen(layer->sums + line * channels + first, bytes_at(out + place * channels + first));
+    } else {
+        if (step == 0 && tally->left < ND_PIXELS) flush_sums(layer, tally, row);
+        if (whole) add_sums(out, channels, 0, ND_PIXELS, sums);
+        else add_sums(out, channels, start, end, sums);
     }
-    if (layer->any) mark_places(out, channels, start, end, layer->any + line * layer->columns + column);
+    if (layer->any) {
+        uint8_t *any = layer->any + line * layer->columns + column;
+        if (whole) mark_places(out, channels, 0, ND_PIXELS, any);
+        else mark_places(out, channels, start, end, any);
+    }
     if (step + 1 < layer->steps) return;
     tally->left -= end - start;
     if (tally->ever_left < ND_PIXELS) flush_ever(layer, tally, row);
     tally->ever_left -= end - start;
     const uint8_t *before = out - (int64_t)step * layer->out_step;
-    for (int first = 0; first < channels; first += ND_LANES) {
-        nd_bytes active = bytes_at(tally->ever + first);
-        for (int place = start; place < end; place++) {
-            const uint8_t *counts = before + place * channels + first;
-            nd_bytes joined = bytes_at(counts);
-            for (int other = 1; other < layer->steps; other++) joined |= bytes_at(counts + other * layer->out_step);
-            active -= (nd_bytes)(joined != 0);
-        }
-        memcpy(tally->ever + first, &active, sizeof active);
-    }
+    const int binary = layer->levels == 1;
+    if (!whole) add_ever(before, channels, layer->steps, layer->out_step, binary, start, end, tally->ever);
+    else if (layer->steps == 1) add_ever(before, channels, 1, 0, binary, 0, ND_PIXELS, tally->ever);
+    else add_ever(before, channels, layer->steps, layer->out_step, binary, 0, ND_PIXELS, tally->ever);
 }
+
+#undef ND_PLACES
