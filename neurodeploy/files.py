@@ -8,6 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from neurodeploy.errors import UserError
 
@@ -90,6 +93,22 @@ def writing_folder(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and type of an ``.npy`` file; the data come next in the stream.
+
+    Raises:
+        ValueError: It is no such file.
+    """
+    version = np.lib.format.read_magic(stream)
+    try:
+        if version == (1, 0):
+            return np.lib.format.read_array_header_1_0(stream)
+        return np.lib.format.read_array_header_2_0(stream)
+    # numpy reads the header with Python's own parser, whose errors have no common base
+    except Exception as error:
+        raise ValueError(f"its header is damaged: {type(error).__name__}") from error
 
 
 def _umask() -> int:

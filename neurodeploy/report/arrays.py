@@ -10,6 +10,7 @@ import numpy as np
 
 from neurodeploy.energy.count import OperationCounter
 from neurodeploy.errors import UserError
+from neurodeploy.files import npy_header
 from neurodeploy.hardware.profile import Profile
 from neurodeploy.model import Model
 from neurodeploy.quantize.network import IntArray, IntegerNetwork
@@ -94,9 +95,7 @@ def _load(path: Path) -> np.ndarray[Any, Any]:
     """The array of a file, its size and type looked at first; never a pickle."""
     try:
         with path.open("rb") as file:
-            major, _ = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
+            shape, _, dtype = npy_header(file)
             size = int(np.prod(shape, dtype=object))
             left = path.stat().st_size - file.tell()
             if dtype.hasobject or dtype.itemsize > 16 or size > LARGEST_ARRAY or size * dtype.itemsize != left:
@@ -107,5 +106,5 @@ def _load(path: Path) -> np.ndarray[Any, Any]:
             return np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         raise UserError("no such file", node=str(path)) from None
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError, RecursionError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"cannot be read as an array: {error}", node=str(path)) from error

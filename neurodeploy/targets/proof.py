@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import UserError
+from neurodeploy.files import npy_header
 from neurodeploy.graph.spec import DECAY_ONE, HostSide, threshold_offset
 from neurodeploy.quantize.network import IntArray, IntegerLif, IntegerNetwork
 from neurodeploy.simulate.observe import LayerTrace, Trace
@@ -190,9 +191,9 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 def _array(data: bytes, where: str) -> NDArray[Any]:
     stream = io.BytesIO(data)
-    if np.lib.format.read_magic(stream) != (1, 0):
+    if data[6:8] != b"\x01\x00":
         raise UserError("is of another version of the npy format", node=where, limit="1.0")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    shape, fortran, dtype = npy_header(stream)
     size = math.prod(shape) * dtype.itemsize
     if dtype.hasobject or fortran or size > LARGEST_ARRAY or size != len(data) - stream.tell():
         raise UserError("holds objects, or another number of bytes than its shape wants", node=where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from neurodeploy.errors import UserError
 from neurodeploy.graph.hdf5 import check_objects
 from neurodeploy.graph.nir_file import read_nir, write_nir
 from neurodeploy.hardware.profile import load_profile
+from neurodeploy.report.arrays import read_codes
 from neurodeploy.report.inspect import inspect_path
 from neurodeploy.shipped import shipped
 from neurodeploy.targets.lava_net import read_net
+from neurodeploy.targets.proof import read_npz
 from neurodeploy.zoo import read_entry, resolve
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -100,6 +103,21 @@ def test_a_text_without_an_end_is_no_hang(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"network\.nir: its texts are damaged"):
         read_nir(path)
+
+
+@pytest.mark.parametrize("damage", [(b"{", b"("), (b"'", b'"'), (b"<", b"\\"), (b"(", b"{"), (b"f4", b"O ")])
+def test_a_header_that_is_no_python_is_refused(tmp_path: Path, damage: tuple[bytes, bytes]) -> None:
+    """numpy reads the header of an array with Python's parser, which raises what it likes."""
+    np.save(tmp_path / "x.npy", np.zeros((4, 3, 4), np.float32))
+    content = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(content.replace(damage[0], damage[1], 1))
+    net = resolve(str(GOLDEN / "nir")).integer()
+    with pytest.raises(UserError, match=r"x\.npy"):
+        read_codes(tmp_path / "x.npy", net)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.write(tmp_path / "x.npy", "x.npy")
+    with pytest.raises(UserError, match=r"x\.npz"):
+        read_npz(tmp_path / "x.npz")
 
 
 def test_a_damaged_hint_is_refused_by_file_and_name(tmp_path: Path) -> None:
