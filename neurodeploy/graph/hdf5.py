@@ -43,20 +43,17 @@ def check_objects(path: Path, file: h5py.File) -> None:
     """
     _check_heaps(path)
     total = 0
-    for count, (name, item) in enumerate(_walk(path, file)):
-        if count >= MAX_OBJECTS:
-            raise UserError("holds too many objects", node=str(path), limit=str(MAX_OBJECTS))
-        if isinstance(item, h5py.Dataset):
-            size = _dataset_bytes(path, name, item)
-            total += size
-            if size > MAX_ARRAY or total > MAX_BYTES:
-                raise UserError(
-                    "its arrays are too large",
-                    node=f"{path}: {name}",
-                    have=f"{size / (1 << 30):.3g} GiB here, {total / (1 << 30):.3g} GiB so far",
-                    limit=f"{MAX_ARRAY / (1 << 30):g} GiB an array, {MAX_BYTES >> 30} GiB in all",
-                )
-            _refuse_empty(path, name, item, size)
+    for name, item in _walk(path, file):
+        size = _dataset_bytes(path, name, item)
+        total += size
+        if size > MAX_ARRAY or total > MAX_BYTES:
+            raise UserError(
+                "its arrays are too large",
+                node=f"{path}: {name}",
+                have=f"{size / (1 << 30):.3g} GiB here, {total / (1 << 30):.3g} GiB so far",
+                limit=f"{MAX_ARRAY / (1 << 30):g} GiB an array, {MAX_BYTES >> 30} GiB in all",
+            )
+        _refuse_empty(path, name, item, size)
 
 
 _HEAP = b"GCOL\x01\x00\x00\x00"
@@ -88,28 +85,32 @@ def first_line(error: BaseException) -> str:
     return text[0] if text else type(error).__name__
 
 
-def _walk(path: Path, file: h5py.File) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
-    """Every object of a file by its name; links that leave the tree are refused."""
+def _walk(path: Path, file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Every data set of a file by its name; links that leave the tree are refused."""
     addresses = {h5py.h5o.get_info(file.id).addr}
     waiting: list[tuple[str, h5py.Group, int]] = [("", file, 0)]
     while waiting:
         prefix, group, depth = waiting.pop()
         if depth > MAX_DEPTH:
             raise UserError("groups are nested too deeply", node=f"{path}: {prefix}", limit=str(MAX_DEPTH))
-        for key in group:
+        for raw in group.id:
+            key = raw.decode("utf-8", "replace")
             name = f"{prefix}/{key}" if prefix else key
-            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            if group.id.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
                 raise UserError("is a link to somewhere else, which is refused", node=f"{path}: {name}")
-            item = group[key]
-            if not isinstance(item, h5py.Group | h5py.Dataset):
+            found = h5py.h5o.open(group.id, raw)
+            if not isinstance(found, h5py.h5g.GroupID | h5py.h5d.DatasetID):
                 raise UserError("is neither a group nor a data set", node=f"{path}: {name}")
-            address = h5py.h5o.get_info(item.id).addr
+            address = h5py.h5o.get_info(found).addr
             if address in addresses:
                 raise UserError("is the same object as another of the file", node=f"{path}: {name}")
             addresses.add(address)
-            yield name, item
-            if isinstance(item, h5py.Group):
-                waiting.append((name, item, depth + 1))
+            if len(addresses) > MAX_OBJECTS:
+                raise UserError("holds too many objects", node=str(path), limit=str(MAX_OBJECTS))
+            if isinstance(found, h5py.h5g.GroupID):
+                waiting.append((name, h5py.Group(found), depth + 1))
+            else:
+                yield name, h5py.Dataset(found)
 
 
 def _dataset_bytes(path: Path, name: str, item: h5py.Dataset) -> int:
