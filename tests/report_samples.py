@@ -41,8 +41,13 @@ def sample_energy(images: int = 2, profiles: tuple[str, ...] = PROFILES, **optio
         counter.counts(),
         [load_profile(name) for name in profiles],
         activity=sample_activity(counter.net),
-        quality={"psnr_db": 29.5, "ssim": 0.8, "input_psnr_db": 20.2, "images": images, "protocol": "all pixels"},
-        **{"model": "toy", "teacher": Teacher("big", 5e6, 99_000), "data": "noise, made here", **options},
+        **{
+            "model": "toy",
+            "teacher": Teacher("big", 5e6, 99_000),
+            "data": "noise, made here",
+            "quality": {"psnr_db": 29.5, "ssim": 0.8, "input_psnr_db": 20.2, "images": images, "protocol": "all"},
+            **options,
+        },
     )
 
 

@@ -265,6 +265,13 @@ def _fused_attention(args: tuple[Any, ...], _kwargs: dict[str, Any], _out: objec
     return Macs(macs, macs)
 
 
+def _recurrent_layer(args: tuple[Any, ...], _kwargs: dict[str, Any], _out: object) -> Macs:
+    """One direction of one layer of an LSTM or GRU, for x (T, B, I): all gates, at every step of every sample."""
+    x, from_input, from_hidden = args[:3]
+    macs = x.numel() // x.shape[-1] * (from_input.numel() + from_hidden.numel())
+    return Macs(macs, macs)
+
+
 _MACS: dict[str, Callable[[tuple[Any, ...], dict[str, Any], Any], Macs]] = {
     "aten::convolution": _convolution,
     "aten::_convolution": _convolution,
@@ -277,6 +284,7 @@ _MACS: dict[str, Callable[[tuple[Any, ...], dict[str, Any], Any], Macs]] = {
     "aten::baddbmm": _product(1, 2),
     "aten::addbmm": _product(1, 2),
     "aten::_native_multi_head_attention": _fused_attention,
+    "aten::mkldnn_rnn_layer": _recurrent_layer,
     "aten::_scaled_dot_product_flash_attention": _attention,
     "aten::_scaled_dot_product_flash_attention_for_cpu": _attention,
     "aten::_scaled_dot_product_efficient_attention": _attention,
@@ -297,6 +305,7 @@ _REDUCTIONS = {f"aten::{name}" for name in _REDUCTION_NAMES.split()}
 
 # Operations that only make, move or describe numbers.
 _MOVE_NAMES = """
+unsafe_split unsafe_split_with_sizes unsafe_chunk
 clone copy copy_ cat stack constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
 replication_pad2d replication_pad3d _to_copy to contiguous empty empty_like empty_strided zeros zeros_like ones
 ones_like full full_like fill fill_ zero_ new_empty new_empty_strided new_zeros new_ones new_full arange linspace eye
