@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     "--max-minutes", type=click.FloatRange(min=0, min_open=True), metavar="M", help="Fit the schedule into M minutes."
 )
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "auto"]), help="Number format of the training.")
+@click.option(
+    "--devices", type=click.IntRange(min=1), default=1, metavar="N", help="Processes (GPUs) that share every batch."
+)
+@click.option("--nodes", type=click.IntRange(min=1), default=1, metavar="M", help="Machines that run this command.")
 @click.option("--resume", is_flag=True, help="Go on where the run folder's checkpoint stands.")
 @click.option("--dry-run", is_flag=True, help="Check the recipe, print it with all its defaults, train nothing.")
 @force_option
@@ -34,6 +38,8 @@ def command(
     overrides: tuple[str, ...],
     max_minutes: float | None,
     precision: str | None,
+    devices: int,
+    nodes: int,
     resume: bool,
     dry_run: bool,
     force: bool,
@@ -49,6 +55,7 @@ def command(
       neurodeploy distill mine.toml --set student.width=32 --set train.steps=5000
       neurodeploy distill mine.toml --max-minutes 20 --device cuda
       neurodeploy distill mine.toml --out runs/mine --resume
+      neurodeploy distill mine.toml --device cuda --devices 4
       neurodeploy distill mine.toml --dry-run
     """
     from neurodeploy.distill.recipe import load_recipe
@@ -60,7 +67,10 @@ def command(
         answer(settings, {"recipe": chosen.model_dump(mode="json")}, chosen.to_json)
         return
     from neurodeploy.distill.run import distill
+    from neurodeploy.distill.team import is_first
 
+    speaks = devices * nodes == 1 or is_first()
+    settings.quiet = settings.quiet or not speaks
     folder = Path(out or Path("runs") / chosen.name)
     settings.kept = f"{folder} is kept up to its last checkpoint; go on with the same command and --resume"
     with progress(settings, "training") as update:
@@ -76,10 +86,14 @@ def command(
             overrides=overrides,
             max_minutes=max_minutes,
             device=device_of(settings),
+            devices=devices,
+            nodes=nodes,
             precision=precision,
             seed=settings.seed,
             on_progress=show,
         )
+    if not speaks:
+        return
     say(settings, f"run folder: {folder}")
     answer(settings, asdict(result), lambda: _text(asdict(result)))
 

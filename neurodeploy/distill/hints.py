@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,8 +68,15 @@ class HintAdapters(nn.Module):
         """The student's features that are needed, as :meth:`SpikingStudent.forward` takes them."""
         return {hint.student: kind for hint in self.hints}
 
-    def loss(self, student: dict[str, Tensor], teacher: dict[str, Tensor], *, normalise: bool) -> Tensor:
-        """Mean over the hints of the feature error.
+    def loss(
+        self,
+        student: dict[str, Tensor],
+        teacher: dict[str, Tensor],
+        *,
+        normalise: bool,
+        mean: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Mean over the hints of the feature error; ``mean`` as in :func:`feature_loss`.
 
         Teacher features are brought to the student's grid by area averaging where they are finer.
         """
@@ -75,7 +84,7 @@ class HintAdapters(nn.Module):
         for hint, adapter in zip(self.hints, self.adapters, strict=True):
             have: Tensor = adapter(student[hint.student])
             want = _to_grid(teacher[hint.teacher], have.shape[-2], have.shape[-1])
-            total = total.to(have.device) + feature_loss(have, want, normalise=normalise)
+            total = total.to(have.device) + feature_loss(have, want, normalise=normalise, mean=mean)
         return total / max(1, len(self.hints))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,14 +26,19 @@ def fft_loss(restored: Tensor, clean: Tensor) -> Tensor:
     return torch.view_as_real(spectrum).abs().mean()
 
 
-def feature_loss(student: Tensor, teacher: Tensor, *, normalise: bool) -> Tensor:
+def feature_loss(
+    student: Tensor, teacher: Tensor, *, normalise: bool, mean: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Mean square error of a hint, both (B, C, h, w).
 
     ``normalise`` divides it by the teacher feature's mean square, so that its size does not depend on the teacher's
-    scale.
+    scale. ``mean`` takes that mean square over other parts of the batch as well.
     """
     error = (student.float() - teacher.float()).square().mean()
-    return error / teacher.float().square().mean().clamp(min=1e-12) if normalise else error
+    if not normalise:
+        return error
+    scale = teacher.float().square().mean()
+    return error / (scale if mean is None else mean(scale)).clamp(min=1e-12)
 
 
 def rate_loss(rates: Sequence[Tensor], target: float) -> Tensor:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from neurodeploy.distill.log import RunLog
 from neurodeploy.distill.memory import keep_freed_memory
 from neurodeploy.distill.recipe import AnnSpec, Pairs, Recipe, load_recipe, settled
 from neurodeploy.distill.result import Progress, RunResult
+from neurodeploy.distill.team import Team, is_first, team_of
 from neurodeploy.distill.trainer import Plan, Trainer
 from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file
@@ -53,6 +55,8 @@ def distill(
     overrides: Sequence[str] = (),
     max_minutes: float | None = None,
     device: str = "cpu",
+    devices: int = 1,
+    nodes: int = 1,
     precision: str | None = None,
     seed: int | None = None,
     on_progress: OnProgress | None = None,
@@ -71,6 +75,8 @@ def distill(
         overrides: ``key.sub=value`` texts.
         max_minutes: Time limit over the recipe's own.
         device: A torch device.
+        devices: Processes that share every batch; more than one are started with this process's command line.
+        nodes: Machines on which the same command is called.
         precision: ``"fp32"``, ``"bf16"`` or ``"auto"`` over the recipe's own.
         seed: Seed over the recipe's own.
         on_progress: Called after every step.
@@ -81,7 +87,9 @@ def distill(
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     chosen = settled(chosen, max_minutes=max_minutes, precision=precision, seed=seed)
     keep_freed_memory()
-    return _Run(chosen, Path(out), _device(device), on_progress).go(resume=resume, force=force)
+    place = _device(device)
+    team = team_of(place, devices, nodes, chosen.data.batch)
+    return _Run(chosen, Path(out), place, on_progress, team).go(resume=resume, force=force)
 
 
 def _device(name: str) -> torch.device:
@@ -97,16 +105,20 @@ def _device(name: str) -> torch.device:
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, out: Path, device: torch.device, on_progress: OnProgress | None) -> None:
-        self.recipe, self.out, self.device = recipe, out, device
+    def __init__(
+        self, recipe: Recipe, out: Path, device: torch.device, on_progress: OnProgress | None, team: Team
+    ) -> None:
+        self.recipe, self.out, self.device, self.team = recipe, out, device, team
         self.on_progress = on_progress
+        self.first = team.size == 1 or is_first()
         self.elapsed_before = 0.0
         self.float_psnr: float | None = None
         self.last_psnr: float | None = None
 
     def go(self, *, resume: bool, force: bool) -> RunResult:
         """Prepares, trains to the end, saves."""
-        self._claim_folder(resume=resume, force=force)
+        if self.first:
+            self._claim_folder(resume=resume, force=force)
         done = self.out / "result.json"
         if resume and done.exists():
             return RunResult(**json.loads(done.read_text()))
@@ -120,8 +132,9 @@ class _Run:
             channels=recipe.student.channels,
         )
         self.held_out = self._held_out()
-        teacher = self._teacher()
-        self.trainer = Trainer(recipe, teacher, self.device)
+        teacher = self._teacher()  # whatever is wrong is said before other processes start
+        self.device = self.team.start() or self.device
+        self.trainer = Trainer(recipe, teacher and teacher.to(self.device), self.device, self.team)
         self.plan = Plan.of(recipe.train.steps, self._quantize_from())
         if resume:
             self._load_checkpoint()
@@ -165,6 +178,8 @@ class _Run:
             path.write_text(self.recipe.to_json())
 
     def _save_checkpoint(self) -> None:
+        if not self.first:
+            return
         state = {
             "trainer": self.trainer.state(),
             "total": self.plan.total,
@@ -221,7 +236,7 @@ class _Run:
         saved = fitted = last = time.monotonic()
         speed = 0.0
         timed_from = 0.0
-        with RunLog(self.out / LOG, first) as log:
+        with RunLog(self.out / LOG, first) if self.first else nullcontext() as log:
             while self.trainer.step < self.plan.total:
                 step = self.trainer.step
                 if self.trainer.student is not None and step == self.plan.switch and not self.trainer.on_grid:
@@ -235,13 +250,15 @@ class _Run:
                 elif step == first + WARM_UP_STEPS + TIMED_STEPS:
                     self._fit_clock((now - timed_from) / TIMED_STEPS)
                 scored = (step + 1) % train.eval_every == 0 or step + 1 == self.plan.total
-                if scored:
+                if scored and self.first:
                     self.last_psnr = self._score()
-                if scored or step % 50 == 0:
+                if log is not None and (scored or step % 50 == 0):
                     log.row(self._row(parts, speed, self.last_psnr if scored else None))
                 if now - fitted > REFIT_SECONDS and step > first + WARM_UP_STEPS + TIMED_STEPS:
                     self._fit_clock(1 / speed)
                     fitted = now
+                if train.max_minutes is not None and self.team.size > 1:
+                    self.plan = Plan(*self.team.agree((self.plan.total, self.plan.switch)))
                 if now - saved > train.checkpoint_seconds and step + 1 < self.plan.total:
                     self._save_checkpoint()
                     saved = time.monotonic()
@@ -254,7 +271,7 @@ class _Run:
         A part of the time is kept for scoring and for the grid stage, whose steps are slower.
         """
         limit = self.recipe.train.max_minutes
-        if limit is None:
+        if limit is None or not self.first:
             return
         left = max(0.0, limit * 60 * (1 - TIME_RESERVE) - self.elapsed)
         step = self.trainer.step
@@ -266,6 +283,8 @@ class _Run:
             self.plan = Plan(total, max(plan.switch, step))
 
     def _end_of_float_stage(self) -> None:
+        if not self.first:
+            return
         student = copy.deepcopy(self.trainer.averaged_student)
         student.fold_norms()
         self.float_psnr = self._score()
@@ -338,19 +357,17 @@ class _Run:
             # the whole run was float (quantize_from = 1, or time ran out): rounded once, without fine-tuning
             self._end_of_float_stage()
             trainer.to_grid()
-        score = self._score()
+        score = self._score() if self.first else None
+        student = None if trainer.student is None else trainer.averaged_student
+        saved = self.out / ("weights.safetensors" if student is None else "student.safetensors")
         rates: dict[str, float] = {}
-        if trainer.student is not None:
-            student = trainer.averaged_student
-            saved = self.out / "student.safetensors"
-            with writing_file(saved, force=True) as path:
-                write_student(path, student.to_file(self._meta(score)), force=True)
+        if student is None:
+            parameters = sum(parameter.numel() for parameter in trainer.average.parameters())
+        else:
             parameters = student.parameters_count
             rates = {name: float(rate) for name, rate in zip(student.layer_names, student.rates, strict=False)}
-        else:
-            saved = self.out / "weights.safetensors"
-            self._write_ann(saved, score)
-            parameters = sum(parameter.numel() for parameter in trainer.average.parameters())
+        if self.first:
+            self._write(saved, student, score)
         inputs = [psnr(sample.degraded, clean_of(sample)) for sample in self.held_out]
         result = RunResult(
             name=recipe.name,
@@ -364,10 +381,18 @@ class _Run:
             parameters=parameters,
             rates=rates,
         )
-        self._save_checkpoint()
-        with writing_file(self.out / "result.json", force=True) as path:
-            path.write_text(json.dumps(asdict(result), indent=2))
+        if self.first:
+            self._save_checkpoint()
+            with writing_file(self.out / "result.json", force=True) as path:
+                path.write_text(json.dumps(asdict(result), indent=2))
         return result
+
+    def _write(self, saved: Path, student: SpikingStudent | None, score: float | None) -> None:
+        if student is None:
+            self._write_ann(saved, score)
+            return
+        with writing_file(saved, force=True) as path:
+            write_student(path, student.to_file(self._meta(score)), force=True)
 
     def _write_ann(self, saved: Path, score: float | None) -> None:
         from safetensors.torch import save_file

@@ -13,6 +13,7 @@ from neurodeploy.distill.hints import HintAdapters, choose_hints
 from neurodeploy.distill.losses import fft_loss, pixel_loss, rate_loss
 from neurodeploy.distill.recipe import AnnSpec, Recipe
 from neurodeploy.distill.schedules import gamma_at, lr_at
+from neurodeploy.distill.team import Team
 from neurodeploy.graph.student_file import read_student
 from neurodeploy.images.datasets import PatchBatch
 from neurodeploy.networks.start import settle_norms, start_from
@@ -60,10 +61,12 @@ class Trainer:
         recipe: The run.
         teacher: The teacher, in eval mode, or None.
         device: A torch device.
+        team: The processes that train together; they share every batch.
     """
 
-    def __init__(self, recipe: Recipe, teacher: Teacher | None, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, teacher: Teacher | None, device: torch.device, team: Team | None = None) -> None:
         torch.manual_seed(recipe.seed)
+        self.team = team or Team()
         self.recipe, self.train, self.teacher, self.device = recipe, recipe.train, teacher, device
         self.model: nn.Module
         self.student: SpikingStudent | None = None
@@ -116,25 +119,30 @@ class Trainer:
             self.to_grid()
         self._set_lr(plan)
         self.model.train()
-        degraded, clean, level = (self._tensor(part) for part in (batch.degraded, batch.clean, batch.noise_level))
+        parts_of_batch = (batch.degraded, batch.clean, batch.noise_level)
+        degraded, clean, level = (self._tensor(self.team.share(part)) for part in parts_of_batch)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             if self.step == 0 and self.student is not None and self.train.init is not None:
                 settle_norms(self.student, degraded)
+                self.team.same(self.student)
             loss, parts = self._loss(degraded, clean, level, plan)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        self.team.average_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.train.clip)
         self.optimiser.step()
         self._average()
         self.step += 1
-        return {"loss": float(loss.detach()), **parts, "gradient_norm": float(norm)}
+        # one transfer from the device for all of them
+        means = self.team.mean(torch.stack([loss.detach(), *parts.values()])).tolist()
+        return {**dict(zip(("loss", *parts), means, strict=True)), "gradient_norm": float(norm)}
 
     def _tensor(self, array: Any) -> Tensor:
         tensor = torch.from_numpy(array).to(self.device)
         return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
-    def _loss(self, degraded: Tensor, clean: Tensor, level: Tensor, plan: Plan) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, degraded: Tensor, clean: Tensor, level: Tensor, plan: Plan) -> tuple[Tensor, dict[str, Tensor]]:
         if self.student is None:
             restored = self.model(degraded, level) if self.recipe.student.family == "ffdnet" else self.model(degraded)
             return self._restoration_loss(restored.float(), clean)
@@ -149,17 +157,18 @@ class Trainer:
             if self.train.output_weight > 0:
                 loss = loss + self.train.output_weight * pixel_loss("l1", restored.float(), guide.float())
             if hints:
-                hint = hints.loss(features, guides, normalise=self.train.hint_normalise)
+                hint = hints.loss(features, guides, normalise=self.train.hint_normalise, mean=self.team.mean)
                 loss = loss + gamma * hint
-                parts["hint"] = float(hint.detach())
+                parts["hint"] = hint.detach()
         if self.train.rate_weight > 0 and self.train.rate_target is not None:
-            loss = loss + self.train.rate_weight * rate_loss(self.student.rates, self.train.rate_target)
-        parts["rate"] = float(torch.stack(self.student.rates).mean().detach())
+            rates = [self.team.mean(rate) for rate in self.student.rates]
+            loss = loss + self.train.rate_weight * rate_loss(rates, self.train.rate_target)
+        parts["rate"] = torch.stack(self.student.rates).mean().detach()
         return loss, parts
 
-    def _restoration_loss(self, restored: Tensor, clean: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def _restoration_loss(self, restored: Tensor, clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         loss = pixel_loss(self.train.pixel_loss, restored, clean)
-        parts = {"pixel": float(loss.detach())}
+        parts = {"pixel": loss.detach()}
         if self.train.fft_weight > 0:
             loss = loss + self.train.fft_weight * fft_loss(restored, clean)
         return loss, parts
@@ -200,6 +209,7 @@ class Trainer:
         """Goes on from the averaged weights on the integer grid, with a fresh optimiser."""
         if self.student is None:
             return
+        self.team.same(self.average)  # statistics of batch norm are each process's own
         self.student.load_state_dict(self.average.state_dict())
         self._fold_and_quantize()
         self.average.load_state_dict(self.student.state_dict())
