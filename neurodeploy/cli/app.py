@@ -16,6 +16,7 @@ from neurodeploy.cli.settings import Settings, common_options, keep_lines
 
 THE_ROAD = {
     "distill": "Train a spiking student from a recipe.",
+    "convert": "Turn an ONNX network without spikes into a spiking student.",
     "evaluate": "Restore a folder of pictures and score it.",
     "check": "Say every reason why a model would not export, map or fit.",
     "export": "Write a target's files and read them back.",

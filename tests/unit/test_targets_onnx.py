@@ -167,7 +167,7 @@ def networks(draw: st.DrawFn) -> IntegerNetwork:
     )
 
 
-@hypothesis_settings(max_examples=40)
+@hypothesis_settings(max_examples=25)
 @given(networks())
 def test_random_networks_are_equal_though_their_registers_overflow(net: IntegerNetwork) -> None:
     assert integer_findings(net) == []
@@ -308,7 +308,15 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
         verify(bundle.path)
 
 
-@pytest.mark.parametrize("options", [{}, {"form": "float", "time": "state"}, {"host": "inside"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"form": "float", "time": "state"}, marks=pytest.mark.slow),
+        pytest.param({"host": "inside"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_the_script_repeats_the_proof_and_restores(tmp_path: Path, options: dict[str, str]) -> None:
     net = SAMPLES["LIF with leak"].build()
     net = replace(net, host=net.host.model_copy(update={"output_scale": 0.05}))

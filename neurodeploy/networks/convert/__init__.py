@@ -1,0 +1,1 @@
+"""From an ONNX network without spikes to a spiking student of the same shape, by balancing thresholds."""
