@@ -13,6 +13,7 @@ from neurodeploy.cli.options import (
     assume_option,
     dt_option,
     force_option,
+    scheduler_option,
     seed_of,
     steps_option,
     target_size_option,
@@ -44,7 +45,7 @@ def _file(name: str, text: str) -> Callable[[Any], Any]:
     "profiles",
     multiple=True,
     metavar="PROFILE",
-    help="Chip or technology: a shipped name or a .toml (repeatable; default: loihi2 and two of 45 nm CMOS).",
+    help="Chip or technology: a shipped name or a .toml (repeatable; default: loihi2 and four of CMOS).",
 )
 @click.option("--data", metavar="DIR", help='Folder of clean pictures to degrade, or "builtin" (the default).')
 @click.option(
@@ -86,6 +87,7 @@ def _file(name: str, text: str) -> Callable[[Any], Any]:
 @click.option("--out", type=click.Path(), metavar="FILE", help="The profile that --measure writes.")
 @click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), metavar="N", help="Batches to measure.")
 @click.option("--repeats", type=click.IntRange(min=2), default=10, metavar="N", help="Measurements each (default 10).")
+@scheduler_option
 @tile_option
 @steps_option
 @dt_option
@@ -121,6 +123,7 @@ def _report(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
     from neurodeploy.report.latex import latex_table
     from neurodeploy.report.markdown import energy_markdown
     from neurodeploy.report.measure import DEFAULT_PROFILES, measure_energy
+    from neurodeploy.simulate.cluster import connected
     from neurodeploy.zoo import resolve
 
     if options["inputs"]:
@@ -129,7 +132,7 @@ def _report(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
     printed = _to_stdout(settings, options)
     chosen = resolve(model, steps=options["steps"], dt=options["dt"], white=options["white"])
     html = options["html"]
-    with progress(settings, "counting") as update:
+    with connected(options["scheduler"]) as pool, progress(settings, "counting") as update:
         report = measure_energy(
             chosen,
             _opener(settings, options)(chosen),
@@ -138,6 +141,7 @@ def _report(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
             html=html,
             force=options["force"],
             progress=update,
+            pool=pool,
             **_how(settings, options),
         )
     if html is not None:

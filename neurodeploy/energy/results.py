@@ -18,6 +18,10 @@ STUDENT_T = (
 """Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom; 1.96 beyond."""
 
 
+PER_IMAGE = ("sop", "mac", "spikes", "neuron_updates_active", "per_step")
+"""What the JSON answers tell of every layer of every image."""
+
+
 @dataclass(frozen=True)
 class ImageCounts:
     """Counts of one image: one :class:`LayerCounts` a layer."""
@@ -33,7 +37,8 @@ class ImageCounts:
     def as_dict(self) -> dict[str, Any]:
         """The counts with the keys of the JSON answers; ``extent`` is (H, W) on the network's grid."""
         counted = {key: self.total(key) for key in COUNTED}
-        return {"name": self.name, "extent": list(self.extent), "rate": self.rate, **counted}
+        layers = [{"name": layer.name, **{key: getattr(layer, key) for key in PER_IMAGE}} for layer in self.layers]
+        return {"name": self.name, "extent": list(self.extent), "rate": self.rate, **counted, "layers": layers}
 
     @property
     def rate(self) -> float:

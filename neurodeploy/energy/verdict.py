@@ -20,6 +20,8 @@ WINS_BELOW = 0.15
 YAN_RATE, YAN_STEPS = 0.057, 5
 RATE_TERMS = ("sop", "spike_local", "spike_out", "hop", "hop_bit")
 """Terms that grow with the spike rate; the rest of an image's energy does not."""
+SPIKE_BIT, DENSE_BIT = 3.0, 0.25
+"""Yan et al.'s prices of moving one bit over one hop, in pJ: sparse spikes, and dense transfers."""
 THRESHOLDS = {
     "loses_above": {"sps": LOSES_ABOVE, "source": "Davidson & Furber 2021, Front. Neurosci. 15:651141 (second-hand)"},
     "depends_between": {
@@ -50,7 +52,10 @@ def verdict(counts: Counts, compared: Sequence[Baseline], priced: Sequence[Price
     lines = [against(price, base, rate) for price in priced for base in compared if base.key != "qnn"]
     against_all = [line for line in lines if line is not None]
     each = _each(counts)
+    moved = movement(counts, by_key.get("qnn"))
     sentences = _sentences(counts, sps, teacher, sps_teacher, against_all, each)
+    if moved is not None:
+        sentences.append(moved["words"])
     return {
         "class": _class(sps),
         "sentence": " ".join(sentences),
@@ -63,8 +68,28 @@ def verdict(counts: Counts, compared: Sequence[Baseline], priced: Sequence[Price
         "analog_mac_share": mac / (sop + mac) if sop + mac else None,
         "spike_rate": rate,
         "spike_rate_note": f"Yan et al. find break-even at {YAN_RATE:.1%} for T = {YAN_STEPS}; here T = {counts.steps}",
+        "movement": moved,
         "thresholds": THRESHOLDS,
         "against": against_all,
+    }
+
+
+def movement(counts: Counts, qnn: Baseline | None) -> dict[str, Any] | None:
+    """Moving the spikes against moving the activations of the quantised network that tells apart as many levels.
+
+    Spikes * 3.0 pJ against activations * bits * 0.25 pJ, a hop: the number of hops cancels where both run on the same
+    mesh. Prices of Yan et al., arXiv:2409.08290 v4 (second-hand); in their study movement decides.
+    """
+    activations = sum(layer.activations for layer in counts.layers if layer.kind == "spiking") / len(counts.images)
+    if qnn is None or qnn.bits is None or not activations:
+        return None
+    spikes, bits = counts.mean("spikes") * SPIKE_BIT, activations * qnn.bits * DENSE_BIT
+    return {
+        "snn_pj_per_hop": spikes,
+        "qnn_pj_per_hop": bits,
+        "ratio": spikes / bits,
+        "words": f"Moving its spikes costs {_costs(spikes / bits)} moving the {qnn.bits}-bit activations of a quantised"
+        f" network of its shape (Yan et al.: {SPIKE_BIT:g} pJ a spike and hop, {DENSE_BIT:g} pJ a dense bit and hop).",
     }
 
 

@@ -21,6 +21,8 @@ from neurodeploy.quantize.network import IntegerNetwork
 
 MOST_CHIPS = 512
 """Beyond this nothing is planned: the answer is to run tiles."""
+CHIPS_LISTED = 64
+"""Parts are listed for so many chips; the rest looks alike."""
 BANDS_TRIED = 4
 """Bands may need more chips than the cores alone, because every band rounds up; so many times as many are tried."""
 
@@ -71,7 +73,7 @@ class Plan:
             "strategy": self.strategy,
             "chips": self.chips,
             "cores_used": [sum(part.cores for part in self.parts if part.chip == chip) for chip in range(self.chips)],
-            "parts": [part.__dict__ for part in self.parts],
+            "parts": [part.__dict__ for part in self.parts if part.chip < CHIPS_LISTED],
             "traffic": {
                 "pairs": self.pairs,
                 "spikes_per_image": None if None in spikes else sum(value for value in spikes if value is not None),

@@ -17,6 +17,7 @@ from neurodeploy.hardware.profile import load_profile
 from neurodeploy.images.datasets import Sample
 from neurodeploy.images.io import write_image
 from neurodeploy.model import Facts, Model, Restorer, StudentModel
+from neurodeploy.report.activity import activity
 from neurodeploy.report.deploy_page import (
     BUNDLE,
     SHOWN_IMAGES,
@@ -138,6 +139,7 @@ def deploy(
         teacher=None if teacher is None else count_teacher(teacher, scored.sizes),
         data=samples_words(samples),
         allow_partial=True,
+        activity=activity(student.integer(), samples[0]),
     )
     report = deploy_report(
         chosen, (student, teacher), bundle, target, verified, scored, energy, result, command, samples

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from neurodeploy.energy.baselines import Teacher
 from neurodeploy.energy.count import OperationCounter
-from neurodeploy.energy.results import Counts
+from neurodeploy.energy.results import Counts, ImageCounts
 from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file
 from neurodeploy.hardware.profile import Profile, load_profile
@@ -28,9 +28,10 @@ from neurodeploy.report.page import energy_html
 from neurodeploy.report.png import png_uri
 from neurodeploy.report.reproduce import DataHash, network_sha256
 from neurodeploy.simulate.restore import restore
+from neurodeploy.simulate.spread import Pool, ahead
 
-DEFAULT_PROFILES = ("loihi2", "cmos45-int32-lemaire", "cmos45-int8")
-"""The chip that the project is about, and two technologies whose operations all have prices."""
+DEFAULT_PROFILES = ("loihi2", "cmos45-fp32", "cmos45-int8", "cmos45-int32-lemaire", "cmos22-yan")
+"""The chip that the project is about, and the literature's models: arithmetic alone, with memory, with movement."""
 SHOWN_SIDE = 256
 """Side of the centre of the first picture that the page shows."""
 
@@ -82,6 +83,7 @@ def measure_energy(
     html: str | Path | None = None,
     force: bool = False,
     progress: OnProgress | None = None,
+    pool: Pool | None = None,
 ) -> dict[str, Any]:
     """Restores pictures in the chip's integers, counts what that does, and prices it.
 
@@ -97,6 +99,7 @@ def measure_energy(
         html: Write the report as one page, too.
         force: Replace that page.
         progress: Called after every picture.
+        pool: Where pictures run; None: here, one after another.
 
     Raises:
         UserError: No picture; the model has no spikes; a profile or a limit is unknown; the teacher cannot run; the
@@ -110,7 +113,7 @@ def measure_energy(
     net = model.integer()
     with ExitStack() as stack:
         page = stack.enter_context(writing_file(html, force=force)) if html is not None else None
-        runs = run_pictures(net, dataset, count, tile=tile, progress=progress)
+        runs = run_pictures(net, dataset, count, tile=tile, progress=progress, pool=pool)
         hashes = {"model": network_sha256(net), "data": runs.data_sha256}
         report = energy_report(
             runs.counts,
@@ -154,17 +157,22 @@ def run_pictures(
     *,
     tile: int | None = None,
     progress: OnProgress | None = None,
+    pool: Pool | None = None,
 ) -> Runs:
     """Runs the first ``count`` pictures, counts, and scores them where there are clean ones."""
-    counter, data = OperationCounter(net), DataHash()
+    data = DataHash()
+    counts: list[ImageCounts] = []
     sizes: list[tuple[int, int]] = []
     scores: list[dict[str, float]] = []
     first: tuple[Sample, NDArray[np.float64]] | None = None
-    for index in range(count):
-        sample = dataset[index]
-        counter.begin(sample.name)
+    tasks = ((sample, (sample.name, sample.degraded, tile)) for sample in (dataset[index] for index in range(count)))
+    if pool is None:
+        ran = ((sample, count_picture(net, *arguments)) for sample, arguments in tasks)
+    else:
+        ran = ahead(pool, count_picture, net, tasks)
+    for index, (sample, (restored, counted)) in enumerate(ran):
         data.add(sample)
-        restored = restore(net, sample.degraded, tile=tile, observer=counter)
+        counts += counted
         first = first or (sample, restored)
         sizes.append((sample.degraded.shape[1], sample.degraded.shape[2]))
         if sample.clean is not None:
@@ -174,7 +182,17 @@ def run_pictures(
     if first is None:
         raise UserError("there is no picture to run")
     quality = _quality(scores) if len(scores) == count else None
-    return Runs(tuple(sizes), counter.counts(), quality, data.sha256, first)
+    return Runs(tuple(sizes), Counts(net, tuple(counts)), quality, data.sha256, first)
+
+
+def count_picture(
+    net: IntegerNetwork, name: str, degraded: NDArray[np.floating[Any]], tile: int | None
+) -> tuple[NDArray[np.float64], tuple[ImageCounts, ...]]:
+    """A restored picture, and what it took."""
+    counter = OperationCounter(net)
+    counter.begin(name)
+    restored = restore(net, degraded, tile=tile, observer=counter)
+    return restored, counter.counts().images
 
 
 def pictures(runs: Runs) -> list[dict[str, Any]]:

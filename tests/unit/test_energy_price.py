@@ -342,3 +342,33 @@ def test_memory_is_charged_once_and_never_on_a_guess(includes, weights, state):
     found = priced.energy_of("state_bit_read") + priced.energy_of("state_bit_write")
     assert found == pytest.approx(state)
     assert priced.total_pj == pytest.approx(100 * 23.6 + 50 * 52 + weights + state)
+
+
+def test_movement_by_hand():
+    """10 spikes of 3 pJ against 40 activations of 2 bits (T = 2) at 0.25 pJ a bit."""
+    counts = made(steps=2, spikes=10, activations=40, sop=100, dense_mac=100)
+    found = _verdict(counts)["movement"]
+    assert (found["snn_pj_per_hop"], found["qnn_pj_per_hop"]) == (30.0, 20.0)
+    assert found["ratio"] == pytest.approx(1.5)
+    assert "1.50 times as much as" in found["words"] and found["words"] in _verdict(counts)["sentences"]
+
+
+def test_the_verdict_tells_its_range_over_the_images():
+    found = _verdict(counted(images=3))
+    each = found["sps_per_image"]
+    assert len(each) == 3 and f"({min(each):.2f} to {max(each):.2f} over the images)" in found["sentence"]
+    assert found["sps_spread"]["best"] <= found["sps_spread"]["mean"] <= found["sps_spread"]["worst"]
+
+
+def test_every_image_tells_its_layers_step_by_step():
+    counts = counted(student(np.random.default_rng(1), steps=3), images=2)
+    answer = counts.as_dict()
+    for place, layer in enumerate(answer["layers"]):
+        each = [image["layers"][place] for image in answer["per_image"]]
+        assert [row["name"] for row in each] == [layer["name"]] * 2
+        assert sum(row["sop"] for row in each) == layer["sop"]
+        for key in ("sop", "spikes"):
+            assert [sum(step) for step in zip(*(row["per_step"][key] for row in each), strict=True)] == layer[
+                "per_step"
+            ][key]
+            assert all(sum(row["per_step"][key]) == row[key] for row in each)
