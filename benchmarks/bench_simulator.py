@@ -1,113 +1,326 @@
-"""How many times faster the compiled kernel is than the reference, and what counting operations adds.
+"""The compiled simulator against the libraries of others, against Lava, against what the machine can do at best.
 
-    python benchmarks/bench_simulator.py [--threads N] [--sizes 128 512] [--rounds 5] [--out FILE.json]
+    python benchmarks/bench_simulator.py [--quick | --full] [--parts peers lava dense counting paths] [--out FOLDER]
 
-The demo's shape (pixel-unshuffle 2, 48 channels, 7 layers, 3 x 3) with random weights and thresholds set so that every
-layer spikes. Outputs are compared before anything is timed. Candidates take turns; a ratio is of medians of the same
-rounds. The CPU time of the calling thread stands beside the wall clock: on a busy machine it is the one to trust, and
-it says what one thread needs.
+Everything that is timed is compared first: the kernel with the reference, bit for bit; the peers, which compute in
+float, with a plain loop in float64 (the largest difference of the output stands beside them). Candidates take turns; a
+ratio is the median of the ratios of the same rounds, the median of at least nine. On a busy machine ratios move less
+than milliseconds, and those of one thread less than those of two.
+
+  peers     the same network in SpikingJelly, snnTorch, sinabs and norse (float32, no gradients)
+  lava      the same integers in Lava's bit-accurate CPU models at 128 x 128, where its environment is installed
+  dense     the dense form of a hidden layer against a loop of nothing but int8 products
+  counting  what counting operations adds to a run of a student at 512 x 512
+  paths     the instruction paths of this machine and the reference
+
+Writes simulator.json and simulator.svg.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.charts import bars
+from benchmarks.peers import ROOT, ensure, versions
+from benchmarks.timing import interleaved
+
+PARTS = ("peers", "lava", "dense", "counting", "paths")
+PEERS = ("spikingjelly", "snntorch", "sinabs", "norse")
+OURS = "neurodeploy"
+GOALS = {"fastest peer": 10.0, "Lava": 500.0, "int8 peak": 1.5, "counting": 1.1}
+
+Row = dict[str, Any]
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="of the kernel and of numpy alike")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 512], help="sides of the pictures, in pixels")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds a case, after three rounds")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench" / "simulator.json")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="128 x 128, T = 4, one thread: about two minutes")
+    size.add_argument("--full", action="store_true", help="every size with every T; otherwise all T at 128 x 128 only")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--budget", type=float, default=600.0, help="seconds a case, after three rounds")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench")
     return parser.parse_args()
 
 
-def interleaved(calls: dict[str, Callable[[], object]], rounds: int, budget: float) -> dict[str, dict[str, float]]:
-    """Median and least milliseconds of every call, wall clock and CPU of this thread."""
-    wall: dict[str, list[float]] = {name: [] for name in calls}
-    busy: dict[str, list[float]] = {name: [] for name in calls}
-    begin = time.perf_counter()
-    for turn in range(rounds):
-        if turn >= 3 and time.perf_counter() - begin > budget:
-            break
-        for name, call in calls.items():
-            start, worked = time.perf_counter(), time.thread_time()
-            call()
-            busy[name].append(1e3 * (time.thread_time() - worked))
-            wall[name].append(1e3 * (time.perf_counter() - start))
-    return {
-        name: {
-            "wall_ms": statistics.median(wall[name]),
-            "wall_min_ms": min(wall[name]),
-            "cpu_ms": statistics.median(busy[name]),
-            "rounds": len(wall[name]),
-        }
-        for name in calls
-    }
+def cases(chosen: argparse.Namespace) -> list[tuple[int, int]]:
+    """(size, T) of the comparison with the peers."""
+    if chosen.quick:
+        return [(128, 4)]
+    sizes, steps = (64, 128, 256, 512), (4, 8, 16)
+    return [(size, count) for count in steps for size in sizes if chosen.full or count == 4 or size == 128]
+
+
+def against_peers(chosen: argparse.Namespace) -> list[Row]:
+    import numpy as np
+    import torch
+
+    from benchmarks.simulator_nets import image, in_float, network, peers, spike_rates
+    from neurodeploy.simulate import kernel, reference
+
+    rows = []
+    for rate in (0.1, 0.3):
+        nets = {steps: network(rate, steps) for steps in {steps for _, steps in cases(chosen)}}
+        for size, steps in cases(chosen):
+            net, codes = nets[steps], image(size)
+            if not np.array_equal(kernel.run(net, codes), reference.run(net, codes)):
+                raise SystemExit("the kernel differs from the reference")
+            expected, x = in_float(net, codes), torch.from_numpy(codes).float()[None]
+            models = peers(net)
+            with torch.inference_mode():
+                found = {name: model(x)[0].double().numpy() for name, model in models.items()}
+            differs = {
+                name: float(np.abs(out - expected).max() / np.abs(expected).max()) for name, out in found.items()
+            }
+            rates = spike_rates(net, codes)
+            for threads in [1] if chosen.quick else chosen.threads:
+                torch.set_num_threads(threads)
+                calls = {OURS: lambda net=net, codes=codes, n=threads: kernel.run(net, codes, threads=n)}
+                calls |= {name: lambda model=model, x=x: model(x) for name, model in models.items()}
+                with torch.inference_mode():
+                    timed = interleaved(calls, chosen.rounds, chosen.budget, OURS)
+                fastest = min((name for name in timed if name != OURS), key=lambda name: timed[name]["ratio"])
+                row = {"pixels": size, "T": steps, "threads": threads, "rate": statistics.mean(rates.values())}
+                rows.append(row | {"rates": rates, "calls": timed, "fastest_peer": fastest, "differs": differs})
+                print(
+                    f"{size:4d} px, T = {steps:2d}, rate {row['rate']:.2f}, {threads} thread{'s'[: threads - 1]}: "
+                    f"{timed[OURS]['wall_ms']:7.2f} ms; {fastest} {timed[fastest]['ratio']:.1f} x, "
+                    + ", ".join(f"{name} {timed[name]['ratio']:.1f}" for name in timed if name not in (OURS, fastest)),
+                    flush=True,
+                )
+    return rows
+
+
+def against_lava(chosen: argparse.Namespace) -> Row | None:
+    """Milliseconds a time step of Lava and of the kernel, by turns; None where Lava is not installed."""
+    import numpy as np
+
+    from benchmarks.simulator_nets import image, network
+    from neurodeploy import lava_env
+    from neurodeploy.hardware.shapes import layer_shapes
+    from neurodeploy.simulate import kernel
+    from neurodeploy.targets.lava_write import write_net
+
+    python = lava_env.python()
+    if python is None:
+        print(f"Lava is not installed in {lava_env.folder()} (neurodeploy doctor --install-lava): left out")
+        return None
+    size, steps, rows = 128, 4, []
+    rounds = 1 if chosen.quick else 3
+    for rate in (0.1, 0.3):
+        net, codes = network(rate, steps), image(size)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network.net"
+            write_net(path, net, layer_shapes(net, (size, size)))
+            np.save(
+                Path(folder) / "codes.npy", np.repeat(codes.transpose(2, 1, 0)[..., None], steps, -1).astype(np.int32)
+            )
+            script = Path(__file__).with_name("lava_clock.py")
+            for _ in range(rounds):
+                command = [str(python), str(script), str(path), f"{folder}/codes.npy", str(steps), "3"]
+                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+                if done.returncode:
+                    raise SystemExit(done.stderr[-2000:])
+                said = json.loads(done.stdout.strip().splitlines()[-1])
+                ours = {}
+                for threads in chosen.threads:
+                    times = []
+                    for _ in range(9):
+                        start = time.perf_counter()
+                        kernel.run(net, codes, threads=threads)
+                        times.append((time.perf_counter() - start) / steps)
+                    ours[threads] = statistics.median(times)
+                lava = statistics.median(said["seconds_a_step"])
+                row = {"rate": rate, "lava_ms": 1e3 * lava, "ours_ms": {n: 1e3 * ms for n, ms in ours.items()}}
+                rows.append(row | {"ratio": {n: lava / ms for n, ms in ours.items()}})
+                print(
+                    f"Lava {said['lava-nc']} (its own processes, {os.cpu_count()} cores), {size} px, rate {rate}: "
+                    f"{1e3 * lava:.0f} ms a step; "
+                    + "; ".join(f"{lava / ms:.0f} x ours on {n} thread{'s'[: n - 1]}" for n, ms in ours.items()),
+                    flush=True,
+                )
+    return {"pixels": size, "lava-nc": said["lava-nc"], "lava-dl": said["lava-dl"], "runs": rows}
+
+
+def dense_form(chosen: argparse.Namespace) -> Row:
+    """A hidden layer in the dense form, with its neurons, against nothing but products of int8, on one core."""
+    from benchmarks.simulator_nets import CHANNELS, image, network
+    from neurodeploy.simulate import kernel
+    from neurodeploy.simulate.kernel.build import compile_kernel
+    from neurodeploy.simulate.kernel.library import library
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "peak.so"
+        reason = compile_kernel(made, source=Path(__file__).with_name("peak.c"))
+        if reason is not None:
+            raise SystemExit(reason)
+        probe = ctypes.CDLL(str(made))
+    probe.nd_peak.argtypes, probe.nd_peak.restype = (ctypes.c_int64,), ctypes.c_int64
+    probe.nd_peak_macs.restype = ctypes.c_int64
+    macs = int(probe.nd_peak_macs())
+    if not macs:
+        print("no int8 products on this machine: the dense form has no peak to be compared with")
+        return {}
+    net, codes, rounds = network(0.3, 4), image(128), 300_000
+    layers: list[float] = []
+    loaded, run_layer = library(), library().run_layer
+
+    def clocked(call: Any, path: str, threads: int) -> None:
+        start = time.perf_counter()
+        run_layer(call, path, threads)
+        layers.append(time.perf_counter() - start)
+
+    shares, peaks, hidden = [], [], []
+    work = 9 * CHANNELS[1] * CHANNELS[2] * 128 * 128 * 4
+    kernel.run(net, codes, threads=1, form="dense")
+    loaded.run_layer = clocked  # type: ignore[method-assign]
+    for _ in range(max(9, chosen.rounds)):
+        start = time.perf_counter()
+        probe.nd_peak(rounds)
+        peaks.append(rounds * macs / (time.perf_counter() - start))
+        layers.clear()
+        kernel.run(net, codes, threads=1, form="dense")
+        hidden.append(work / statistics.median(layers[1:4]))
+        shares.append(peaks[-1] / hidden[-1])
+    loaded.run_layer = run_layer  # type: ignore[method-assign]
+    row = {"peak_gmacs": statistics.median(peaks) / 1e9, "dense_gmacs": statistics.median(hidden) / 1e9}
+    row["ratio"] = statistics.median(shares)
+    print(
+        f"dense form, hidden layer 32 -> 32 with its neurons, 128 px, T = 4: {row['dense_gmacs']:.0f} GMAC/s of "
+        f"{row['peak_gmacs']:.0f} at the peak of {'vpdpbusd' if macs == 768 else 'vpmaddubsw'}: {row['ratio']:.2f} x"
+    )
+    return row
+
+
+def counting(chosen: argparse.Namespace) -> list[Row]:
+    import numpy as np
+
+    from neurodeploy.energy.count import OperationCounter
+    from neurodeploy.simulate import kernel
+    from tests.kernel_nets import student_like
+
+    rows = []
+    for steps, levels in ((1, 4), (4, 1)):
+        net = student_like(steps, levels, width=48, depth=7)
+        codes = np.random.default_rng(0).integers(-64, 128, (4, 256, 256))
+        counter = OperationCounter(net)
+
+        def counted(net: Any = net, codes: Any = codes, counter: Any = counter) -> None:
+            kernel.run(net, codes, observer=counter, threads=1)
+            counter.begin("")
+
+        calls = {"run": lambda net=net, codes=codes: kernel.run(net, codes, threads=1), "run and count": counted}
+        timed = interleaved(calls, max(15, chosen.rounds), chosen.budget, "run")
+        rows.append({"pixels": 512, "T": steps, "D": levels, "calls": timed})
+        print(
+            f"counting, student of 48 channels and 7 layers, 512 px, T = {steps}, D = {levels}: "
+            f"{timed['run']['wall_ms']:.1f} ms, counted {timed['run and count']['wall_ms']:.1f}: "
+            f"{100 * timed['run and count']['ratio'] - 100:+.1f} %",
+            flush=True,
+        )
+    return rows
+
+
+def paths(chosen: argparse.Namespace) -> list[Row]:
+    import numpy as np
+
+    from benchmarks.simulator_nets import image, network
+    from neurodeploy.simulate import kernel, reference
+    from neurodeploy.simulate.kernel.library import library
+
+    rows = []
+    for rate in (0.1, 0.3):
+        net, codes = network(rate, 4), image(128)
+        expected = reference.run(net, codes)
+        calls: dict[str, Any] = {}
+        for path in reversed(library().paths):
+            for form in ("auto", "dense", "events"):
+                if not np.array_equal(kernel.run(net, codes, path=path, form=form), expected):
+                    raise SystemExit(f"{path}, {form} differs from the reference")
+                calls[f"{path} {form}"] = lambda n=net, c=codes, p=path, f=form: kernel.run(
+                    n, c, path=p, form=f, threads=1
+                )
+        calls["reference"] = lambda n=net, c=codes: reference.run(n, c)
+        timed = interleaved(calls, chosen.rounds, chosen.budget / 10, next(iter(calls)))
+        rows.append({"pixels": 128, "T": 4, "rate": rate, "calls": timed})
+        print(
+            f"paths, 128 px, T = 4, rate {rate}: "
+            + ", ".join(f"{n} {row['wall_ms']:.1f} ms" for n, row in timed.items())
+        )
+    return rows
+
+
+def verdicts(found: dict[str, Any]) -> list[str]:
+    """One line for each goal: the worst figure of the run, and whether it is met."""
+    lines = []
+
+    def line(name: str, worst: float, goal: float, met: bool) -> None:
+        lines.append(f"{name}: {worst:.4g} (goal {goal:g}): {'met' if met else 'MISSED'}")
+
+    for threads in sorted({row["threads"] for row in found.get("peers", [])}):
+        ratios = [r["calls"][r["fastest_peer"]]["ratio"] for r in found["peers"] if r["threads"] == threads]
+        goal = GOALS["fastest peer"]
+        name = f"times the fastest peer, {threads} thread{'s'[: threads - 1]}"
+        line(f"{name}, median {statistics.median(ratios):.1f}, least", min(ratios), goal, min(ratios) >= goal)
+    if found.get("lava"):
+        for threads in found["lava"]["runs"][0]["ratio"]:
+            least = min(run["ratio"][threads] for run in found["lava"]["runs"])
+            line(
+                f"times Lava, {threads} thread{'s'[: threads - 1]}, least", least, GOALS["Lava"], least >= GOALS["Lava"]
+            )
+    if found.get("dense"):
+        line("int8 peak over dense form", found["dense"]["ratio"], 1.5, found["dense"]["ratio"] <= 1.5)
+    if found.get("counting"):
+        most = max(row["calls"]["run and count"]["ratio"] for row in found["counting"])
+        line("run and count over run", most, GOALS["counting"], most <= GOALS["counting"])
+    return lines
+
+
+def plot(found: dict[str, Any]) -> str:
+    groups = []
+    for row in found.get("peers", []):
+        title = f"{row['pixels']} px, T = {row['T']}, rate {row['rate']:.2f}, threads: {row['threads']}"
+        groups.append((title, [(name, call["wall_ms"]) for name, call in row["calls"].items()]))
+    return bars("Milliseconds a picture", groups, ours=OURS)
 
 
 def main() -> None:
     chosen = options()
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(chosen.threads)
-    import numpy as np
+    if "peers" in chosen.parts:
+        ensure(PEERS)
+    from neurodeploy.simulate import kernel
 
-    from neurodeploy.energy.count import OperationCounter
-    from neurodeploy.simulate import kernel, reference
-    from neurodeploy.simulate.kernel.library import library
-    from tests.kernel_nets import student_like
-
-    paths = library().paths
-    cases = []
-    print(f"{kernel.describe()}; this run: {chosen.threads} threads")
-    for steps, levels in ((1, 4), (4, 1)):
-        net = student_like(steps, levels, width=48, depth=7)
-        for size in chosen.sizes:
-            codes = np.random.default_rng(0).integers(-64, 128, (4, size // 2, size // 2))
-            counter = OperationCounter(net)
-            expected = reference.run(net, codes, observer=counter)
-            rate = counter.counts().total("spikes") / counter.counts().total("neuron_updates")
-            calls: dict[str, Callable[[], object]] = {}
-            for path in reversed(paths):
-                if not np.array_equal(kernel.run(net, codes, path=path), expected):
-                    raise SystemExit(f"{path} differs from the reference")
-                calls[f"kernel {path}"] = lambda net=net, codes=codes, path=path: kernel.run(net, codes, path=path)
-
-            def counted(net=net, codes=codes) -> None:
-                tally = OperationCounter(net)
-                kernel.run(net, codes, observer=tally)
-                tally.counts()
-
-            calls["kernel + counting"] = counted
-            calls["reference"] = lambda net=net, codes=codes: reference.run(net, codes)
-            found = interleaved(calls, chosen.rounds, chosen.budget)
-            best = found[f"kernel {paths[-1]}"]
-            print(
-                f"\n{size} x {size} pixels, T = {steps}, D = {levels}, spike rate {rate:.2f}, {best['rounds']} rounds"
-            )
-            for name, row in found.items():
-                print(
-                    f"  {name:20s} {row['wall_ms']:9.1f} ms, least {row['wall_min_ms']:9.1f}, CPU {row['cpu_ms']:9.1f};"
-                    f" {row['wall_ms'] / best['wall_ms']:7.1f} x the fastest path by clock,"
-                    f" {row['cpu_ms'] / best['cpu_ms']:7.1f} x by CPU"
-                )
-            cases.append({"pixels": size, "T": steps, "D": levels, "spike_rate": rate, "calls": found})
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    answer = {"machine": platform.machine(), "paths": paths, "threads": chosen.threads, "cases": cases}
-    chosen.out.write_text(json.dumps(answer, indent=1) + "\n")
-    print(f"\n{chosen.out}")
+    found: dict[str, Any] = {"machine": platform.platform(), "kernel": kernel.describe()}
+    print(kernel.describe())
+    if "peers" in chosen.parts:
+        found["versions"] = versions(["torch", *PEERS])
+        print(", ".join(f"{name} {number}" for name, number in found["versions"].items()))
+    parts = {"peers": against_peers, "lava": against_lava, "dense": dense_form, "counting": counting, "paths": paths}
+    for name, part in parts.items():
+        if name in chosen.parts and not (chosen.quick and name == "lava" and chosen.parts == PARTS):
+            found[name] = part(chosen)
+    found["verdicts"] = verdicts(found)
+    print("\n".join(found["verdicts"]))
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    (chosen.out / "simulator.json").write_text(json.dumps(found, indent=1) + "\n")
+    if found.get("peers"):
+        (chosen.out / "simulator.svg").write_text(plot(found))
+    print(chosen.out / "simulator.json")
 
 
 if __name__ == "__main__":

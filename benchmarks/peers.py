@@ -24,8 +24,14 @@ def ensure(modules: Sequence[str]) -> None:
     if all(importlib.util.find_spec(name) for name in modules):
         return
     python = CACHE / "peers" / "bin" / "python"
-    if Path(sys.executable) == python:
-        raise SystemExit(f"{python} lacks some of {', '.join(modules)}; remove {CACHE / 'peers'} and try again")
+    if Path(sys.executable) == python:  # made for another script
+        missing = [name for name in modules if not importlib.util.find_spec(name)]
+        command = [python, "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
+        subprocess.run([*command, "--constraint", ROOT / "constraints.txt", *missing], check=True)
+        importlib.invalidate_caches()
+        if not all(importlib.util.find_spec(name) for name in modules):
+            raise SystemExit(f"{python} lacks some of {', '.join(modules)}; remove {CACHE / 'peers'} and try again")
+        return
     if not (CACHE / "peers" / ".ready").exists():
         print(f"making {CACHE / 'peers'} (once, some minutes)", file=sys.stderr)
         venv.create(CACHE / "peers", with_pip=True, clear=True)

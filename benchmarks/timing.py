@@ -1,0 +1,47 @@
+"""Timing calls that take turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+Calls = Mapping[str, Callable[[], object]]
+
+
+def interleaved(calls: Calls, rounds: int, budget: float, reference: str) -> dict[str, dict[str, float]]:
+    """Times calls in turns, after one of each that is not timed.
+
+    Args:
+        calls: What to time.
+        rounds: How often.
+        budget: Seconds after which, from the third round on, no new one starts.
+        reference: The call that the others are compared with.
+
+    Returns:
+        For every call ``wall_ms`` (median), ``wall_min_ms``, ``cpu_ms`` (of the calling thread, median), ``rounds``,
+        and ``ratio``: the median of how many times longer it took than the reference in the same round.
+    """
+    wall: dict[str, list[float]] = {name: [] for name in calls}
+    busy: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    begin = time.perf_counter()
+    for turn in range(rounds):
+        if turn >= 3 and time.perf_counter() - begin > budget:
+            break
+        for name, call in calls.items():
+            start, worked = time.perf_counter(), time.thread_time()
+            call()
+            busy[name].append(1e3 * (time.thread_time() - worked))
+            wall[name].append(1e3 * (time.perf_counter() - start))
+    return {
+        name: {
+            "wall_ms": statistics.median(wall[name]),
+            "wall_min_ms": min(wall[name]),
+            "cpu_ms": statistics.median(busy[name]),
+            "rounds": len(wall[name]),
+            "ratio": statistics.median(one / other for one, other in zip(wall[name], wall[reference], strict=True)),
+        }
+        for name in calls
+    }
