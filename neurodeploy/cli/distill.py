@@ -11,13 +11,29 @@ import click
 from neurodeploy.cli.options import device_of, force_option
 from neurodeploy.cli.output import answer, progress, say
 from neurodeploy.cli.settings import Settings, verb
+from neurodeploy.errors import UserError
 
 if TYPE_CHECKING:
     from neurodeploy.distill.result import Progress
 
+TASKS = ["denoise", "derain", "dehaze", "deblur", "restore"]
+
 
 @verb("distill")
-@click.argument("recipe", metavar="RECIPE")
+@click.argument("recipe", metavar="RECIPE", required=False)
+@click.option("--data", type=click.Path(), metavar="FOLDER", help="Instead of RECIPE: clean pictures of your own.")
+@click.option(
+    "--pairs", type=click.Path(), nargs=2, metavar="DEGRADED CLEAN", help="Instead: two folders that match by name."
+)
+@click.option("--task", type=click.Choice(TASKS), help="With --data: what the student is to do.")
+@click.option("--sigma", metavar="S", help="With --data: noise to remove, in 8-bit units, 25 or 5-55.")
+@click.option(
+    "--degradation", metavar="KIND", help="With --data: something else to undo, for example rain, defocus:2-4."
+)
+@click.option("--teacher", metavar="MODEL", help="With --data or --pairs: a zoo name, ARCH:WEIGHTS or a .onnx file.")
+@click.option(
+    "--channels", type=click.Choice(["1", "3"]), help="Gray or RGB (default: the teacher's, or the pictures')."
+)
 @click.option("--out", type=click.Path(), metavar="DIR", help="Run folder (default: runs/NAME).")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the recipe (repeatable).")
 @click.option(
@@ -33,7 +49,14 @@ if TYPE_CHECKING:
 @force_option
 def command(
     settings: Settings,
-    recipe: str,
+    recipe: str | None,
+    data: str | None,
+    pairs: tuple[str, str] | None,
+    task: str | None,
+    sigma: str | None,
+    degradation: str | None,
+    teacher: str | None,
+    channels: str | None,
     out: str | None,
     overrides: tuple[str, ...],
     max_minutes: float | None,
@@ -50,6 +73,10 @@ def command(
     with all values, a log, a checkpoint, the student. A run that is cut off loses half a minute and goes on with
     --resume to the very weights that it would have reached.
 
+    Without a recipe, give pictures: a folder of clean ones (--data) and what is to be undone, or degraded and clean
+    ones (--pairs). One clean picture in ten, evenly over their sorted names, is held out. The run folder then gets a
+    card with the score on those, in the chip's integers, and the recipe, to be repeated. 20 minutes by default.
+
     Examples:
       neurodeploy distill demo --out runs/demo
       neurodeploy distill mine.toml --set student.width=32 --set train.steps=5000
@@ -57,12 +84,33 @@ def command(
       neurodeploy distill mine.toml --out runs/mine --resume
       neurodeploy distill mine.toml --device cuda --devices 4
       neurodeploy distill mine.toml --dry-run
+      neurodeploy distill --task denoise --sigma 25 --data photos --teacher mine.onnx --max-minutes 20
+      neurodeploy distill --task derain --pairs rainy clean --teacher prenet:weights.pth --out runs/derain
+      neurodeploy distill --task deblur --degradation defocus:2-4 --data photos --max-minutes 60
     """
-    from neurodeploy.distill.recipe import load_recipe
+    from neurodeploy.distill.recipe import load_recipe, settled
     from neurodeploy.zoo import recipe_path
 
-    path = recipe_path(recipe)
-    chosen = load_recipe(path, overrides)
+    own = {"task": task, "data": data, "pairs": pairs, "sigma": sigma, "degradation": degradation, "teacher": teacher}
+    given = [f"--{key}" for key, value in {**own, "channels": channels}.items() if value is not None]
+    if recipe is None:
+        if data is None and pairs is None:
+            raise UserError("give a RECIPE, or pictures with --data or --pairs", instead="neurodeploy distill --help")
+        from neurodeploy.distill.own_task import own_recipe
+
+        name = f"own-{task or ('denoise' if sigma else 'restore')}"
+        chosen = own_recipe(
+            **own,  # type: ignore[arg-type]
+            name=name,
+            channels=None if channels is None else int(channels),
+            max_minutes=max_minutes,
+            overrides=overrides,
+        )
+    elif given:
+        raise UserError("is for a task without a recipe", node=", ".join(given), instead="use --set with a RECIPE")
+    else:
+        chosen = load_recipe(recipe_path(recipe), overrides)
+    chosen = settled(chosen, max_minutes=max_minutes, precision=precision, seed=settings.seed)
     if dry_run:
         answer(settings, {"recipe": chosen.model_dump(mode="json")}, chosen.to_json)
         return
@@ -79,28 +127,39 @@ def command(
             update(state.step, state.total, _note(state))
 
         result = distill(
-            path,
+            chosen,
             out=folder,
             resume=resume,
             force=force,
-            overrides=overrides,
-            max_minutes=max_minutes,
             device=device_of(settings),
             devices=devices,
             nodes=nodes,
-            precision=precision,
-            seed=settings.seed,
             on_progress=show,
         )
     if not speaks:
         return
     say(settings, f"run folder: {folder}")
+    if recipe is None:
+        from neurodeploy.report.own_task import finish_own_task
+
+        with progress(settings, "scoring") as update:
+            full = finish_own_task(chosen, result, folder, progress=update)
+        answer(settings, full, lambda: _text(full) + "\n" + _held_out(full))
+        return
     answer(settings, asdict(result), lambda: _text(asdict(result)))
 
 
 def _note(state: Progress) -> str:
     score = "" if state.psnr_db is None else f"  {state.psnr_db:.2f} dB"
     return f"{state.stage}  loss {state.loss:.4f}{score}  {state.images_per_s:.0f} images/s"
+
+
+def _held_out(result: dict[str, Any]) -> str:
+    score = result["held_out"]
+    return (
+        f"{score['pictures']} whole pictures that were held out, in the chip's integers: {score['psnr_db']:.2f} dB from"
+        f" {score['input_psnr_db']:.2f} dB; the worst gains {score['worst_gain_db']:+.2f} dB\ncard: {result['card']}"
+    )
 
 
 def _text(result: dict[str, Any]) -> str:

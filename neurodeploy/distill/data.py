@@ -23,7 +23,35 @@ from neurodeploy.images.datasets import (
 
 
 def open_images(recipe: Recipe, source: str | Pairs, part: str) -> CleanSet | PairedFolders:
-    """The pictures of a recipe's ``data.train`` or ``data.test``."""
+    """The pictures of a recipe's ``data.train`` or ``data.test``, or the two parts of ``data.train``.
+
+    Raises:
+        UserError: A folder cannot be used; ``data.held_out`` names a file that is not there, or leaves nothing.
+    """
+    if recipe.data.held_out:
+        return _part(_open(recipe, recipe.data.train, "train"), recipe.data.held_out, held_out=part == "test")
+    return _open(recipe, source, part)
+
+
+def _part(
+    images: CleanSet | PairedFolders, names: tuple[str, ...], *, held_out: bool
+) -> DegradedFolder | PairedFolders:
+    if not isinstance(images, DegradedFolder | PairedFolders):
+        raise UserError("only files of a folder can be held out", node="data.held_out")
+    missing = sorted(set(names) - set(images.names))
+    if missing:
+        raise UserError("holds names that are not in data.train", node="data.held_out", have=", ".join(missing))
+    chosen = [(name in names) == held_out for name in images.names]
+    if not any(chosen):
+        raise UserError("leaves no picture to train on", node="data.held_out", have=f"{len(names)} names")
+    if isinstance(images, PairedFolders):
+        images.paths = [pair for pair, wanted in zip(images.paths, chosen, strict=True) if wanted]
+    else:
+        images.paths = [path for path, wanted in zip(images.paths, chosen, strict=True) if wanted]
+    return images
+
+
+def _open(recipe: Recipe, source: str | Pairs, part: str) -> CleanSet | PairedFolders:
     channels = recipe.student.channels
     if isinstance(source, Pairs):
         return PairedFolders(source.degraded, source.clean, channels)

@@ -38,6 +38,9 @@ class DataRecipe(BaseModel):
     test: str | Pairs | None = Field("builtin", description="held-out pictures, scored during and after training")
     patch: int = Field(64, ge=16, le=512, description="side of the square training patches, pixels")
     batch: int = Field(16, ge=1, le=1024, description="patches a step")
+    held_out: tuple[str, ...] = Field(
+        (), description="names of degraded or clean files of ``train`` that are kept out of it and scored, not ``test``"
+    )
     test_images: int = Field(4, ge=1, le=1000, description="held-out pictures scored during training")
     test_crop: int = Field(192, ge=32, le=4096, description="centre crop of those pictures, pixels")
 

@@ -211,9 +211,9 @@ class _Run:
 
     def _held_out(self) -> list[Sample]:
         data = self.recipe.data
-        if data.test is None:
+        if data.test is None and not data.held_out:
             return []
-        images = open_images(self.recipe, data.test, "test")
+        images = open_images(self.recipe, data.test or data.train, "test")
         samples = [images[i] for i in range(min(len(images), data.test_images))]
         return [centre_crop(sample, data.test_crop) for sample in samples if sample.clean is not None]
 
