@@ -106,10 +106,44 @@ def _profiles_table() -> str:
     return _markdown(["profile", "chip", "priced", "unpublished", "caveat"], rows)
 
 
+def _placement_table() -> str:
+    """Cores and chips of every spiking student of the zoo, at three sizes on two chips."""
+    from neurodeploy.errors import NeurodeployError
+    from neurodeploy.hardware.placement import placement
+    from neurodeploy.hardware.profile import load_profile
+    from neurodeploy.report.deployable import deployable
+    from neurodeploy.targets.check import integers
+    from neurodeploy.zoo import resolve, zoo_entries
+
+    def span(pair: Any) -> str:
+        return "unknown" if pair is None else f"{pair[0]:,}" if pair[0] == pair[1] else f"{pair[0]:,} to {pair[1]:,}"
+
+    rows = []
+    for name in (entry.name for entry in zoo_entries() if entry.kind == "student"):
+        try:
+            net, _ = integers(deployable(resolve(name, untrained=True)))
+        except NeurodeployError:
+            continue
+        if net is None:
+            continue
+        for profile in ("loihi2", "loihi1-davies2018"):
+            for side in (64, 128, 512):
+                found = placement(net, load_profile(profile), (side, side))
+                cells = [f"{found.neurons:,}", span(found.cores), span(found.chips), found.tightest]
+                rows.append([f"`{name}`", profile, f"{side}x{side}", *cells])
+    return _markdown(["model", "chip", "pixels", "neurons", "cores", "chips", "tightest"], rows)
+
+
 def _write_tables(*_: Any) -> None:
     GENERATED.mkdir(exist_ok=True)
-    for name, text in (("recipe", _recipe_tables()), ("targets", _targets_table()), ("profiles", _profiles_table())):
-        (GENERATED / f"{name}.md").write_text(text, encoding="utf-8")
+    tables = {
+        "recipe": _recipe_tables,
+        "targets": _targets_table,
+        "profiles": _profiles_table,
+        "placement": _placement_table,
+    }
+    for name, table in tables.items():
+        (GENERATED / f"{name}.md").write_text(table(), encoding="utf-8")
 
 
 def setup(app: Any) -> None:

@@ -362,4 +362,4 @@ def _tightest(limits: tuple[LimitUse, ...]) -> str:
         return "unknown: the profile has no capacity of this chip"
     _, use = max(known, key=lambda pair: pair[0])
     words = {"fan_in": "fan-in of a neuron"}.get(use.name, use.name.replace("_", " "))
-    return f"{words}: have {use.have[0]}, limit {use.limit:g}"
+    return f"{words}: have {use.have[0]:,}, limit {use.limit:,.0f}"

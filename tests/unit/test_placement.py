@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurodeploy.errors import UserError
-from neurodeploy.graph.spec import HostSide
+from neurodeploy.graph.portable import portable_graph
+from neurodeploy.graph.spec import HostSide, StudentSpec
 from neurodeploy.hardware.advice import advice, largest_tile, narrowed, tiles_for, with_levels
 from neurodeploy.hardware.fit import fit_findings
 from neurodeploy.hardware.placement import Placement, neurons_a_core, placement
@@ -19,6 +20,7 @@ from neurodeploy.hardware.profile import Profile, load_profile
 from neurodeploy.hardware.reach import inputs_of_run, links_into, longest_run
 from neurodeploy.hardware.shapes import layer_shapes
 from neurodeploy.quantize.levels import expand_levels
+from neurodeploy.quantize.lower import quantize
 from neurodeploy.quantize.network import (
     IntegerConv,
     IntegerInput,
@@ -26,6 +28,8 @@ from neurodeploy.quantize.network import (
     IntegerNetwork,
     IntegerReadout,
 )
+from neurodeploy.targets.bundle import halo_of
+from neurodeploy.untrained import untrained_file
 from tests.energy_nets import chain, networks, student, targets_of
 
 CHIP = {
@@ -338,3 +342,26 @@ def test_pixel_unshuffle_counts_in_pixels():
     profile = chip(neurons_per_core=50, cores_per_chip=20)
     side, plain = largest_tile(shuffled, profile, 1), largest_tile(net, profile, 1)
     assert side is not None and plain is not None and side % 2 == 0 and side > plain
+
+
+def test_the_example_of_the_documentation():
+    """docs/placement.md, figure by figure."""
+    file = untrained_file(StudentSpec(width=8, depth=2, levels=2, steps=1), {"name": "hand"})
+    net = quantize(portable_graph(file.spec, file.tensors, (64, 64), file.quantized))
+    loihi2 = load_profile("loihi2")
+    placed = placement(net, loihi2, (64, 64))
+    first, second, last = placed.layers
+    assert [layer.neurons for layer in placed.layers] == [16_384, 16_384, 4_096]
+    assert [layer.fan_in for layer in placed.layers] == [36, 144, 144]
+    assert [layer.cores for layer in placed.layers] == [(2, 2), (2, 2), (1, 1)]
+    assert (second.synapses, second.shared_bits, second.expanded_bits) == (2_262_016, 18_432, 18_096_128)
+    assert (first.state_bits, last.state_bits) == (786_432, 98_304)
+    assert [layer.input_axons for layer in placed.layers] == [2_176, 8_704, 16_384]
+    assert [layer.output_axons for layer in placed.layers] == [8_704, 8_192, 0]
+    assert (placed.neurons, placed.synapses, placed.chips) == (36_864, 3_393_024, (1, 1))
+    assert halo_of(net) == 6
+    assert largest_tile(net, loihi2, 1) == 338
+    large = placement(net, loihi2, (512, 512))
+    assert large.cores == (288, 288) and large.chips == (3, 3)
+    best = plan_chips(net, large, loihi2, (512, 512))[0]
+    assert (best.strategy, best.chips, best.pairs) == ("bands of rows", 3, 32_768)
