@@ -113,6 +113,8 @@ def command(settings: Settings, models: tuple[str, ...], measure: str | None, **
         return _measure(settings, measure, models, options)
     if not models:
         raise click.UsageError("Missing argument 'MODEL...'.", click.get_current_context())
+    if options["scheduler"] and (options["compare"] or options["inputs"]):
+        raise UserError("spreads the pictures of one report", node="--scheduler", instead="leave it out")
     if len(models) > 1 and not options["compare"]:
         raise UserError("one report is of one model", have=f"{len(models)}", instead="put them side by side: --compare")
     return _compare(settings, models, options) if options["compare"] else _report(settings, models[0], options)

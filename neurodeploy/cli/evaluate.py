@@ -11,6 +11,7 @@ from neurodeploy.cli.options import (
     dt_option,
     force_option,
     model_argument,
+    scheduler_option,
     seed_of,
     steps_option,
     tile_option,
@@ -38,6 +39,7 @@ from neurodeploy.cli.settings import Settings, verb
 @click.option("--arithmetic", type=click.Choice(["float", "fixed"]), help="fixed: the chip's integers.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score the first N pictures only.")
 @click.option("--save", type=click.Path(), metavar="DIR", help="Keep the restored pictures there.")
+@scheduler_option
 @tile_option
 @steps_option
 @dt_option
@@ -53,6 +55,7 @@ def command(
     arithmetic: Any,
     limit: int | None,
     save: str | None,
+    scheduler: str | None,
     tile: int | None,
     steps: int | None,
     dt: float | None,
@@ -71,11 +74,12 @@ def command(
       neurodeploy evaluate student.safetensors --pairs rain norain --save restored
     """
     from neurodeploy.report.evaluate import evaluate, open_dataset
+    from neurodeploy.simulate.cluster import connected
     from neurodeploy.zoo import resolve
 
     chosen = resolve(model, steps=steps, dt=dt, white=white)
     dataset = open_dataset(chosen, data=data, pairs=pairs, degradation=degradation, seed=seed_of(settings))
-    with progress(settings, "restoring") as update:
+    with connected(scheduler) as pool, progress(settings, "restoring") as update:
         result = evaluate(
             chosen,
             dataset,
@@ -87,6 +91,7 @@ def command(
             save=save,
             force=force,
             progress=update,
+            pool=pool,
         )
     answer(settings, result, lambda: _text(result))
 

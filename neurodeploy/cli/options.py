@@ -101,6 +101,9 @@ nir_compat_option = click.option(
     help="Write NIR files that this older version of nir reads (the same as --option compat=1.0.4).",
 )
 force_option = click.option("--force", is_flag=True, help="Replace what is there.")
+scheduler_option = click.option(
+    "--scheduler", metavar="ADDRESS", help="Spread the work over the Dask cluster whose scheduler is there."
+)
 out_option = click.option("--out", required=True, type=click.Path(), metavar="DIR", help="Folder to write.")
 
 

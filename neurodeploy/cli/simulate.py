@@ -11,6 +11,7 @@ from neurodeploy.cli.options import (
     force_option,
     model_argument,
     out_option,
+    scheduler_option,
     steps_option,
     tile_option,
     white_option,
@@ -32,6 +33,17 @@ from neurodeploy.cli.settings import Settings, verb
 )
 @click.option("--trace", type=click.Path(), metavar="FILE", help="Keep spikes and membranes of one picture (.npz).")
 @tile_option
+@click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Pictures at once (default: a core each).")
+@click.option(
+    "--memory",
+    type=click.IntRange(16),
+    default=512,
+    show_default=True,
+    metavar="MB",
+    help="What pictures may take at once, beside the 512 MB of the simulator.",
+)
+@scheduler_option
+@click.option("--resume", is_flag=True, help="Write picture by picture; leave out what is done already.")
 @steps_option
 @dt_option
 @white_option
@@ -44,6 +56,10 @@ def command(
     backend: str,
     trace: str | None,
     tile: int | None,
+    jobs: int | None,
+    memory: int,
+    scheduler: str | None,
+    resume: bool,
     steps: int | None,
     dt: float | None,
     white: float | None,
@@ -51,8 +67,12 @@ def command(
 ) -> None:
     """Restore pictures in the chip's integers.
 
-    IMAGE are degraded pictures of any size (PNG, JPEG, TIFF, BMP, WebP). What comes out is, bit for bit, what the
-    chip gives; large pictures run in tiles that overlap so far that no seam can differ.
+    IMAGE are degraded pictures of any size (PNG, JPEG, TIFF, BMP, WebP), folders of them, or files of several pages
+    (TIFF, GIF, animations), whose pages become pictures of their own. What comes out is, bit for bit, what the chip
+    gives; large pictures run in tiles that overlap so far that no seam can differ, spread over the cores.
+
+    With --resume every picture goes into the folder when it is whole, and a run that was interrupted goes on where it
+    was.
 
     A network of another program that takes no pictures is run on arrays instead: .npy files of whole numbers, shown at
     every step (C, h, w), or one a step (T, C, h, w).
@@ -61,15 +81,18 @@ def command(
       neurodeploy simulate demo noisy.png --out restored
       neurodeploy simulate bundle night1.png night2.png --out restored --tile 256
       neurodeploy simulate demo small.png --out restored --trace small.npz
+      neurodeploy simulate demo frames/ --out restored --resume
       neurodeploy simulate network.net frame.npy --steps 17 --out ran
     """
     from neurodeploy.report.arrays import are_arrays
-    from neurodeploy.report.pictures import simulate
+    from neurodeploy.report.pictures import How, simulate
+    from neurodeploy.simulate.cluster import connected
     from neurodeploy.zoo import resolve
 
     chosen = resolve(model, steps=steps, dt=dt, white=white, arrays=are_arrays(images))
-    with progress(settings, "simulating") as update:
-        data = simulate(chosen, images, out, backend=backend, tile=tile, trace=trace, force=force, progress=update)
+    with connected(scheduler) as pool, progress(settings, "simulating") as update:
+        how = How(backend=backend, tile=tile, jobs=jobs, memory=memory << 20, pool=pool)
+        data = simulate(chosen, images, out, how=how, trace=trace, resume=resume, force=force, progress=update)
     answer(settings, data, lambda: _text(data))
 
 

@@ -133,8 +133,8 @@ def read_levels(path: str | Path, *, channels: Literal[1, 3] | None = None, max_
     """
     if channels not in (None, 1, 3):
         raise UserError("a picture has 1 channel (gray) or 3 (RGB)", node="channels", have=str(channels))
-    path = _regular_file(path)
-    with _decoding(path, max_pixels):
+    path = regular_file(path)
+    with decoding(path, max_pixels):
         levels = pixels.decode(path, lambda image: _check_header(path, image, max_pixels))
     return pixels.with_channels(levels, channels)
 
@@ -149,8 +149,8 @@ def read_size(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, i
     Raises:
         UserError: The header says that :func:`read_image` would refuse the file.
     """
-    path = _regular_file(path)
-    with _decoding(path, max_pixels), pixels.opened(path) as image:
+    path = regular_file(path)
+    with decoding(path, max_pixels), pixels.opened(path) as image:
         _check_header(path, image, max_pixels)
         return pixels.upright_size(image)
 
@@ -285,7 +285,8 @@ def _format_for(path: Path, bits: int) -> str:
     return form
 
 
-def _regular_file(path: str | Path) -> Path:
+def regular_file(path: str | Path) -> Path:
+    """The path of a file that is there, not empty and not too large; raises a UserError otherwise."""
     path = Path(path)
     try:
         if path.is_dir():
@@ -318,7 +319,7 @@ def _too_many_pixels(path: Path, have: str, max_pixels: int) -> UserError:
 
 
 @contextmanager
-def _decoding(path: Path, max_pixels: int) -> Iterator[None]:
+def decoding(path: Path, max_pixels: int) -> Iterator[None]:
     """Turns whatever a decoder raises into one line, and keeps its warnings off the terminal."""
     try:
         with warnings.catch_warnings():

@@ -22,6 +22,8 @@ Levels: TypeAlias = NDArray[np.unsignedinteger[Any]]
 """Integer levels as a file holds them: uint8 or uint16."""
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+SEQUENCE_FORMATS = (*FORMATS, "GIF")
+"""What may hold several pictures is read with GIF beside: its palettes lose nothing that matters to a video."""
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _PLANAR = 258, 284
@@ -42,8 +44,8 @@ def opened(path: Path) -> ImageFile.ImageFile:
     return Image.open(path, formats=FORMATS)
 
 
-def check_kind(path: Path, image: ImageFile.ImageFile | Image.Image) -> None:
-    """Refuses by name what cannot be one gray or RGB picture.
+def check_kind(path: Path, image: ImageFile.ImageFile | Image.Image, *, pages: bool = False) -> None:
+    """Refuses by name what cannot be one gray or RGB picture; with ``pages`` the file may hold several.
 
     Raises:
         UserError: An animation, several pages, CMYK, Lab, floating-point, 32-bit or planar 16-bit values, no pixels.
@@ -52,7 +54,7 @@ def check_kind(path: Path, image: ImageFile.ImageFile | Image.Image) -> None:
         raise UserError("has no pixels", node=str(path), have=f"{image.size[1]} x {image.size[0]}")
     # A JPEG of a phone may carry a second picture (depth, gain map): the first one is the photograph.
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
+    if frames > 1 and image.format != "MPO" and not pages:
         kind = "has several pages" if image.format == "TIFF" else "is an animation"
         raise UserError(
             kind, node=str(path), have=f"{frames} frames", limit="1", instead="save the frames as PNG files"
@@ -89,6 +91,17 @@ def decode(path: Path, check: Callable[[Image.Image], None]) -> Levels:
         if levels.dtype == np.uint16 and "transparency" in image.info:
             levels = _without_key(levels, image.info["transparency"])
     return np.ascontiguousarray(_turn(levels, orientation))
+
+
+def page_levels(image: ImageFile.ImageFile) -> Levels:
+    """The page that an opened file of several stands at: (H, W) or (H, W, 3), 8 bits, or 16 bits gray.
+
+    Raises:
+        UserError: It has 16 bits in more than one channel.
+    """
+    if _is_wide(_raw_mode(image)):
+        raise UserError("has pages of 16 bits in several channels", instead="save the pages as PNG files")
+    return np.ascontiguousarray(_decode_plain(image))
 
 
 def with_channels(levels: Levels, channels: int | None) -> Levels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from neurodeploy.images.degradations import parse_degradation
 from neurodeploy.images.io import write_image
 from neurodeploy.images.metrics import psnr, ssim
 from neurodeploy.model import Arithmetic, Model, Restorer
+from neurodeploy.simulate.spread import Pool, ahead, restore_timed
 
 SCHEMA_VERSION = 1
 
@@ -86,6 +87,7 @@ def evaluate(
     save: str | Path | None = None,
     force: bool = False,
     progress: OnProgress | None = None,
+    pool: Pool | None = None,
 ) -> dict[str, Any]:
     """Restores every picture of a set and scores it: output clipped to [0, 1], rounded to 8 bits, all pixels.
 
@@ -100,6 +102,7 @@ def evaluate(
         save: Folder for the restored pictures (8-bit PNG).
         force: Replace that folder.
         progress: Called after every picture.
+        pool: Where pictures run, in the chip's integers; None: here, one after another.
 
     Returns:
         ``psnr_db, ssim, input_psnr_db, images[], parameters, arithmetic, T`` and how they were measured. For RGB also
@@ -112,16 +115,21 @@ def evaluate(
     if count < 1:
         raise UserError("there is no picture to score")
     chosen = arithmetic or model.default_arithmetic
-    restorer = model.restorer(chosen, tile=tile, device=device)
+    if pool is not None and chosen != "fixed":
+        raise UserError("only the chip's integers are spread over machines", node="--scheduler", have=chosen)
+    samples = (dataset[i] for i in range(count))
+    if pool is None:
+        restored = _here(samples, model.restorer(chosen, tile=tile, device=device), noise_level)
+    else:
+        tasks = ((sample, (sample.degraded, tile)) for sample in samples)
+        restored = ((sample, *found) for sample, found in ahead(pool, restore_timed, model.integer(), tasks))
     names = _file_names([dataset.names[i] for i in range(count)])
     rows = []
     with writing_folder(save, force=force) if save is not None else nullcontext() as folder:
-        for i in range(count):
-            sample = dataset[i]
-            row, restored = _score(sample, restorer, sample.noise_level if noise_level is None else noise_level)
-            rows.append(row)
+        for i, (sample, image, seconds) in enumerate(restored):
+            rows.append(_score(sample, image, seconds))
             if folder is not None:
-                write_image(folder / names[i], restored)
+                write_image(folder / names[i], image)
             if progress is not None:
                 progress(i + 1, count, sample.name)
     return {
@@ -137,14 +145,28 @@ def evaluate(
     }
 
 
-def _score(sample: Sample, restorer: Restorer, noise_level: float) -> tuple[dict[str, Any], NDArray[np.float64]]:
-    """The row of one picture, and the restored picture."""
-    clean = sample.clean
-    if clean is None:
+Restored = tuple[Sample, NDArray[np.float64], float]
+"""A sample, what became of it, and the seconds that it took."""
+
+
+def _here(samples: Iterable[Sample], restorer: Restorer, noise_level: float | None) -> Iterator[Restored]:
+    for sample in samples:
+        _clean(sample)
+        start = time.perf_counter()
+        level = sample.noise_level if noise_level is None else noise_level
+        restored = restorer(sample.degraded, level or None)
+        yield sample, restored, time.perf_counter() - start
+
+
+def _clean(sample: Sample) -> NDArray[np.float32]:
+    if sample.clean is None:
         raise UserError("has no clean original to be scored against", node=sample.name)
-    start = time.perf_counter()
-    restored = restorer(sample.degraded, noise_level or None)
-    seconds = time.perf_counter() - start
+    return sample.clean
+
+
+def _score(sample: Sample, restored: NDArray[np.float64], seconds: float) -> dict[str, Any]:
+    """The row of one picture."""
+    clean = _clean(sample)
     row: dict[str, Any] = {
         "name": sample.name,
         "height": int(clean.shape[1]),
@@ -158,7 +180,7 @@ def _score(sample: Sample, restorer: Restorer, noise_level: float) -> tuple[dict
         row["psnr_y_db"] = psnr(restored, clean, y_channel=True)
         row["input_psnr_y_db"] = psnr(sample.degraded, clean, y_channel=True)
     row["seconds"] = round(seconds, 4)
-    return row, restored
+    return row
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,6 +166,7 @@ def run_pictures(
     scores: list[dict[str, float]] = []
     first: tuple[Sample, NDArray[np.float64]] | None = None
     tasks = ((sample, (sample.name, sample.degraded, tile)) for sample in (dataset[index] for index in range(count)))
+    ran: Iterable[tuple[Sample, tuple[NDArray[np.float64], tuple[ImageCounts, ...]]]]
     if pool is None:
         ran = ((sample, count_picture(net, *arguments)) for sample, arguments in tasks)
     else:

@@ -22,7 +22,7 @@ from neurodeploy.simulate.observe import BoolArray, CountObserver, IntArray, Obs
 if TYPE_CHECKING:
     from neurodeploy.simulate.kernel.counts import SpikeCounts
 
-MEMORY = 1 << 30
+MEMORY = 1 << 29
 """Bytes of working memory above which a picture is cut into tiles by itself."""
 
 SMALLEST_CORE = 32
@@ -56,8 +56,8 @@ def restore(
     Args:
         net: The network; its layers keep the resolution of its input.
         image: (C, H, W) in [0, 1], any size.
-        tile: Side in pixels of the square that a tile owns. None cuts only what would need more than 1 GiB. The result
-            does not depend on it: a tile sees as much of its neighbourhood as the network can.
+        tile: Side in pixels of the square that a tile owns. None cuts only what would need more than 512 MiB. The
+            result does not depend on it: a tile sees as much of its neighbourhood as the network can.
         backend: A key of :data:`BACKENDS`.
         observer: Is shown every owned neuron of every tile once a step.
 
@@ -74,7 +74,7 @@ def restore(
     codes = net.host.encode(image)
     chosen = resolve_backend(net, backend, codes=codes, observer=observer)
     needed = kernel.bytes_per_place(net) if chosen == "kernel" else bytes_per_place(net)
-    core = _core_side(net, codes, tile, needed)
+    core = core_side(net, (codes.shape[-2], codes.shape[-1]), tile=tile, needed=needed)
     total = run_tiled(net, codes, core=core, backend=BACKENDS[chosen], observer=observer)
     if total.shape != codes.shape:
         raise UserError(
@@ -161,15 +161,22 @@ def run_tiled(
         return backend(net, codes, observer=observer)
     margin = receptive_radius(net)
     total: IntArray | None = None
-    for tile in _tiles((codes.shape[-2], codes.shape[-1]), core, margin):
-        cropped = None if observer is None else _OwnedOnly(observer, tile)
-        out = backend(net, codes[(..., *tile.window)], observer=cropped)
+    for tile in cut((codes.shape[-2], codes.shape[-1]), core, margin):
+        out = run_tile(net, codes[(..., *tile.window)], tile, backend=backend, observer=observer)
         if total is None:
             total = np.zeros((out.shape[0], *tile.extent), np.int64)
-        total[(..., *tile.core)] = out[(..., *tile.owned)]
+        total[(..., *tile.core)] = out
     if total is None:
         raise UserError("the codes are empty", node=net.input.name, have=str(codes.shape))
     return total
+
+
+def run_tile(
+    net: IntegerNetwork, codes: IntArray, tile: Tile, *, backend: Backend, observer: Observer | None = None
+) -> IntArray:
+    """Runs one tile on what it sees of the codes; gives what it owns of the output."""
+    cropped = None if observer is None else _OwnedOnly(observer, tile)
+    return backend(net, codes, observer=cropped)[(..., *tile.owned)]
 
 
 def receptive_radius(net: IntegerNetwork) -> int:
@@ -205,16 +212,39 @@ def _conv_radius(node: IntegerConv) -> int:
     return radius
 
 
-def _core_side(net: IntegerNetwork, codes: IntArray, tile: int | None, needed: int) -> int | None:
-    """Side of a tile's core on the grid, or None for one go; ``needed`` are the bytes a place of the grid takes."""
+def core_side(
+    net: IntegerNetwork,
+    extent: tuple[int, int],
+    *,
+    tile: int | None = None,
+    needed: int,
+    at_once: int = 1,
+    largest: int | None = None,
+) -> int | None:
+    """Side of a tile's core on the grid, or None for one go.
+
+    Args:
+        net: The network.
+        extent: (h, w) of the grid.
+        tile: Side in pixels that was asked for.
+        needed: Bytes that a place of the grid takes.
+        at_once: How many tiles are worked on at the same time, within :data:`MEMORY`.
+        largest: Side of the grid beyond which a picture is cut even where memory would do, to be spread.
+
+    Raises:
+        UserError: The side that was asked for is too small.
+    """
     if tile is not None:
         if tile < net.host.unshuffle:
             raise UserError("a tile needs a side of at least", have=str(tile), limit=f"{net.host.unshuffle} pixels")
         return tile // net.host.unshuffle
-    if needed * codes.shape[-2] * codes.shape[-1] <= MEMORY or not _keeps_resolution(net):
+    fits = needed * extent[0] * extent[1] <= MEMORY // at_once
+    if (fits and (largest is None or max(extent) <= largest)) or not _keeps_resolution(net):
         return None
-    side = int((MEMORY / needed) ** 0.5)
-    return max(SMALLEST_CORE, side - 2 * receptive_radius(net))
+    side = max(SMALLEST_CORE, int((MEMORY / at_once / max(needed, 1)) ** 0.5) - 2 * receptive_radius(net))
+    side = side if largest is None else min(side, max(SMALLEST_CORE, largest))
+    # as many tiles as that takes, all of about one size
+    return max(-(-length // -(-length // side)) for length in extent)
 
 
 def _keeps_resolution(net: IntegerNetwork) -> bool:
@@ -234,8 +264,11 @@ def bytes_per_place(net: IntegerNetwork) -> int:
 
 
 @dataclass(frozen=True)
-class _Tile:
-    """Rows and columns of a tile: ``core`` is what it owns, ``window`` what it sees, both in the whole grid."""
+class Tile:
+    """One tile of a grid.
+
+    Rows and columns of a tile: ``core`` is what it owns, ``window`` what it sees, both in the whole grid.
+    """
 
     core: tuple[slice, slice]
     window: tuple[slice, slice]
@@ -256,7 +289,9 @@ class _Tile:
         return self.core[0].start, self.core[1].start
 
 
-def _tiles(extent: tuple[int, int], core: int, margin: int) -> Iterator[_Tile]:
+def cut(extent: tuple[int, int], core: int, margin: int) -> Iterator[Tile]:
+    """The tiles that own squares of ``core`` places and see ``margin`` more on every side, row by row."""
+
     def cuts(length: int) -> list[tuple[slice, slice]]:
         return [
             (
@@ -268,7 +303,7 @@ def _tiles(extent: tuple[int, int], core: int, margin: int) -> Iterator[_Tile]:
 
     for row_core, row_window in cuts(extent[0]):
         for column_core, column_window in cuts(extent[1]):
-            yield _Tile((row_core, column_core), (row_window, column_window), extent)
+            yield Tile((row_core, column_core), (row_window, column_window), extent)
 
 
 @dataclass(frozen=True)
@@ -276,7 +311,7 @@ class _OwnedOnly:
     """Passes on to an observer only the neurons that a tile owns."""
 
     observer: Observer
-    tile: _Tile
+    tile: Tile
 
     @property
     def takes_counts(self) -> bool:

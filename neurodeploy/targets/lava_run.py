@@ -40,8 +40,11 @@ IMAGES = 3
 SECONDS_A_PAIR = 1e-4
 """What Lava takes for one pair of input and output channels in one step, on grids of about 32x32."""
 
-PATIENCE_S = 180.0
-"""Time beyond twenty times the estimate after which Lava is taken to hang."""
+PATIENCE_S = 300.0
+"""Time beyond twenty times the estimate after which Lava is taken to hang; a busy machine takes its time."""
+
+START_S = 60.0
+"""The same for every network: dozens of processes are started."""
 
 LIMIT = "NEURODEPLOY_LAVA_LIMIT"
 """Environment variable: seconds that Lava may take, whatever it is to do."""
@@ -212,7 +215,7 @@ def _prepare(folder: Path, job: LavaJob) -> IntegerNetwork:
 def _drive(python: Path, folders: Sequence[Path], seconds: float) -> None:
     given = os.environ.get(LIMIT)
     try:
-        limit_s = float(given) if given else PATIENCE_S + 20 * seconds
+        limit_s = float(given) if given else PATIENCE_S + START_S * len(folders) + 20 * seconds
     except ValueError as error:
         raise UserError("wants a number of seconds", node=LIMIT, have=given or "") from error
     worker = shipped("export") / "lava" / "worker.py"

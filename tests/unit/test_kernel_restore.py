@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from neurodeploy.energy.count import OperationCounter
 from neurodeploy.errors import UserError
 from neurodeploy.report import doctor as doctoring
-from neurodeploy.report.pictures import SpikeTally
 from neurodeploy.simulate import kernel, reference
 from neurodeploy.simulate.kernel import library as loading
 from neurodeploy.simulate.observe import Trace, takes_counts
 from neurodeploy.simulate.restore import resolve_backend, restore, run_tiled
+from neurodeploy.simulate.spread import SpikeTally
 from tests.energy_nets import student
 from tests.kernel_nets import student_like
 
