@@ -14,6 +14,9 @@ import numpy as np
 
 from neurodeploy.errors import UserError
 
+LARGEST_HEADER = 10_000
+"""Bytes of the header of an array; numpy refuses more, but only after it has taken the memory for them."""
+
 
 def _refuse(path: Path, error: OSError) -> UserError:
     return UserError(
@@ -102,6 +105,11 @@ def npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         ValueError: It is no such file.
     """
     version = np.lib.format.read_magic(stream)
+    width = 2 if version == (1, 0) else 4
+    length = int.from_bytes(stream.read(width), "little")
+    if length > LARGEST_HEADER:
+        raise ValueError(f"its header has {length} bytes, and numpy reads {LARGEST_HEADER}")
+    stream.seek(-width, os.SEEK_CUR)
     try:
         if version == (1, 0):
             return np.lib.format.read_array_header_1_0(stream)

@@ -120,6 +120,13 @@ def test_a_header_that_is_no_python_is_refused(tmp_path: Path, damage: tuple[byt
         read_npz(tmp_path / "x.npz")
 
 
+def test_a_header_of_four_gigabytes_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b"{" * 80)
+    with pytest.raises(UserError, match=r"x\.npy: .*its header has 4294967295 bytes"):
+        read_codes(path, resolve(str(GOLDEN / "nir")).integer())
+
+
 def test_a_damaged_hint_is_refused_by_file_and_name(tmp_path: Path) -> None:
     graph = read_nir(GOLDEN / "nir" / "network.nir")
     graph.metadata["host"] = "7"
