@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | bench | docs | clean     (Python >= 3.11 and a network are all it takes)
+# make setup | demo | test | lint | bench | zoo-table | docs | clean     (Python >= 3.11 and a network are all it takes)
 #
 # Everything runs in ./.venv, made on the first call and renewed when pyproject.toml, constraints.txt or the kernel's
 # sources change (an editable install compiles the kernel).
@@ -13,7 +13,7 @@ TORCH  := $(shell grep '^torch==' constraints.txt)
 KERNEL := $(wildcard hatch_build.py neurodeploy/simulate/kernel/*.[ch] neurodeploy/simulate/kernel/build.py neurodeploy/networks/fused/*.c)
 PIP    := $(PY) -m pip --disable-pip-version-check install -qq --constraint constraints.txt $(TORCH)
 
-.PHONY: setup demo test lint bench docs clean
+.PHONY: setup demo test lint bench docs zoo-table clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -50,6 +50,10 @@ lint: $(READY)
 
 bench: $(READY)
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+
+# SETS=folder holds set12, kodak24 and the others that models/protocol.toml names.
+zoo-table: $(READY)
+	$(VENV)/bin/neurodeploy models --score $(if $(SETS),--sets $(SETS)) --into README.md --cards --sheet docs/images/zoo.jpg
 
 docs: $(READY)
 	@$(PIP) --editable '.[docs]'
