@@ -103,6 +103,9 @@ def _advice(have: set[str]) -> list[str]:
     advice = []
     if kernel.missing() is not None:
         advice.append("a C compiler, then the package anew (pip install --force-reinstall)  for the fast simulator")
+    slower = kernel.slower()
+    if slower is not None:
+        advice.append(slower)
     for extra in EXTRAS:
         missing = [name for name in extra.packages if name not in have]
         if missing:

@@ -4,7 +4,7 @@ Layer by layer, all time steps of a layer with its neurons in one pass; a layer 
 0..D as bytes and is never expanded. Whatever the kernel cannot hold it refuses by name (:func:`declines`).
 """
 
-from neurodeploy.simulate.kernel.library import describe, missing
+from neurodeploy.simulate.kernel.library import describe, missing, slower
 from neurodeploy.simulate.kernel.runner import Form, auto, bytes_per_place, declines, run
 
-__all__ = ["Form", "auto", "bytes_per_place", "declines", "describe", "missing", "run"]
+__all__ = ["Form", "auto", "bytes_per_place", "declines", "describe", "missing", "run", "slower"]

@@ -297,7 +297,11 @@ ND_DEFINE_ROW(row_plain, , term_plain, events_plain, count_plain, fire_plain, pa
 
 typedef void (*nd_row)(const nd_layer *, int, int32_t *);
 
-int nd_abi(void) { return (int)(sizeof(nd_layer) * 1000 + sizeof(nd_term)); }
+#ifndef ND_SOURCES
+#define ND_SOURCES 0
+#endif
+
+int64_t nd_sources(void) { return ND_SOURCES; }
 
 int nd_threaded(void) {
 #ifdef _OPENMP

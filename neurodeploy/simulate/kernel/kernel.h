@@ -1,6 +1,6 @@
 /* What the kernel is given: one layer of an integer network over all its time steps.
  *
- * The loader in library.py mirrors these structures; nd_abi() lets it see whether both speak of the same ones.
+ * The loader in library.py mirrors these structures; nd_sources() lets it see whether both speak of the same ones.
  */
 #ifndef NEURODEPLOY_KERNEL_H
 #define NEURODEPLOY_KERNEL_H
@@ -75,7 +75,7 @@ typedef struct {
     int32_t first_row, end_row, first_column, end_column; /* the counted places */
 } nd_layer;
 
-int nd_abi(void);
+int64_t nd_sources(void); /* what the build says that it was made of; 0 for nothing */
 int nd_paths(void);
 int nd_threaded(void);
 

@@ -8,10 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from neurodeploy.errors import InternalError, UserError
-from neurodeploy.simulate.kernel.build import LIBRARY
+from neurodeploy.simulate.kernel.build import LIBRARY, digest
 
 PATHS = {"plain": 1, "avx2": 2, "avx512": 4, "vbmi2": 8}
 """Instruction paths by name, slowest first, as the bits of kernel.h."""
+
+LIMIT = "NEURODEPLOY_KERNEL"
+"""Environment variable: the widest instruction path that is used, or ``none`` for no kernel at all."""
 
 PIXELS = 8
 """Places that the kernel computes together (ND_PIXELS)."""
@@ -89,16 +92,23 @@ class Layer(ctypes.Structure):
 
 
 class Library:
-    """A loaded kernel."""
+    """A loaded kernel.
 
-    def __init__(self, handle: ctypes.CDLL) -> None:
+    Args:
+        handle: The library.
+        widest: The instruction path beyond which none is used.
+    """
+
+    def __init__(self, handle: ctypes.CDLL, widest: str | None = None) -> None:
         self._handle = handle
         handle.nd_run_layer.argtypes = (ctypes.POINTER(Layer), ctypes.c_int, ctypes.c_int)
         handle.nd_scratch.argtypes = (ctypes.POINTER(Layer),)
         handle.nd_scratch.restype = ctypes.c_int64
         found = int(handle.nd_paths())
-        self.paths = tuple(name for name, bit in PATHS.items() if found & bit)
+        self.machine = tuple(name for name, bit in PATHS.items() if found & bit)
         """Instruction paths that this machine has, slowest first."""
+        self.paths = tuple(name for name in self.machine if widest is None or PATHS[name] <= PATHS[widest])
+        """Those of them that may be used."""
         self.threaded = bool(handle.nd_threaded())
         """Whether it was built with threads."""
 
@@ -112,23 +122,36 @@ class Library:
         return int(self._handle.nd_scratch(ctypes.byref(layer)))
 
 
-def load(file: Path) -> Library | str:
-    """A compiled kernel, or why it cannot be used."""
+def load(file: Path, widest: str | None = None) -> Library | str:
+    """A compiled kernel, or why it cannot be used.
+
+    Args:
+        file: The shared library.
+        widest: The instruction path beyond which none is used; ``none`` for no kernel.
+
+    Raises:
+        UserError: There is no such path.
+    """
+    if widest == "none":
+        return f"the kernel is switched off ({LIMIT}=none)"
+    if widest is not None and widest not in PATHS:
+        raise UserError("no such instruction path", node=LIMIT, have=widest, limit=", ".join([*PATHS, "none"]))
     if not file.is_file():
         return "the kernel was not compiled when the package was installed (it needs a C compiler)"
     try:
         handle = ctypes.CDLL(str(file))
-        abi = int(handle.nd_abi())
+        handle.nd_sources.restype = ctypes.c_int64
+        sources = int(handle.nd_sources())
     except (OSError, AttributeError) as error:
         return f"the compiled kernel cannot be loaded: {error}"
-    if abi != ctypes.sizeof(Layer) * 1000 + ctypes.sizeof(Term):
+    if sources != digest():
         return "the compiled kernel is of another version of the program: install the package anew"
-    return Library(handle)
+    return Library(handle, widest)
 
 
 @cache
 def _loaded() -> Library | str:
-    return load(Path(__file__).with_name(LIBRARY))
+    return load(Path(__file__).with_name(LIBRARY), os.environ.get(LIMIT) or None)
 
 
 def library() -> Library:
@@ -155,7 +178,20 @@ def describe() -> str:
     if isinstance(found, str):
         return found
     threads = f"{default_threads()} threads" if found.threaded else "one thread, built without OpenMP"
-    return f"compiled, {found.paths[-1]} of {', '.join(found.paths)}; {threads}"
+    held = f" (held there by {LIMIT}: slower)" if found.paths != found.machine else ""
+    return f"compiled, {found.paths[-1]} of {', '.join(found.machine)}{held}; {threads}"
+
+
+def slower() -> str | None:
+    """Why the simulator is slower here than it can be, and what to do; None where it is not."""
+    found = _loaded()
+    if isinstance(found, str):
+        return f"{found}: the reference simulator gives the same integers some hundred times slower"
+    if found.paths != found.machine:
+        return f"{LIMIT} holds the simulator to {found.paths[-1]} instructions; unset it for {found.machine[-1]}"
+    if found.paths[-1] == "plain":
+        return "this machine has no vector instructions that the simulator knows: it runs several times slower"
+    return None
 
 
 def default_threads() -> int:

@@ -1,0 +1,84 @@
+"""Without a compiler, and with the wide instructions masked: the same integers, slower, and the doctor says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurodeploy.errors import UserError
+from neurodeploy.report import doctor as doctoring
+from neurodeploy.simulate import kernel, reference
+from neurodeploy.simulate.kernel import library as loading
+from neurodeploy.simulate.kernel.build import SOURCE, compile_kernel
+from neurodeploy.simulate.restore import restore
+from tests.kernel_nets import student_like
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = SOURCE.with_name(loading.LIBRARY)
+built = pytest.mark.skipif(kernel.missing() is not None, reason=str(kernel.missing()))
+
+
+def held(monkeypatch: pytest.MonkeyPatch, widest: str) -> None:
+    monkeypatch.setattr(loading, "_loaded", lambda: loading.load(FILE, widest))
+    monkeypatch.setattr(doctoring, "_devices", list)  # importing torch takes seconds and is not asked about here
+
+
+@built
+@pytest.mark.parametrize("widest", [name for name in loading.PATHS if not kernel.missing()])
+def test_no_wider_instructions_than_wanted(widest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = student_like(steps=3)
+    codes = np.random.default_rng(0).integers(0, 99, (4, 9, 12))
+    machine = loading.library().machine
+    held(monkeypatch, widest)
+    allowed = loading.library().paths
+    assert allowed == machine[: machine.index(allowed[-1]) + 1]
+    assert loading.PATHS[allowed[-1]] <= loading.PATHS[widest]
+    np.testing.assert_array_equal(kernel.run(net, codes), reference.run(net, codes))
+    doctor = doctoring.diagnose()
+    assert f"compiled, {allowed[-1]} of" in doctor["kernel"]
+    masked = allowed != machine
+    assert masked == (loading.LIMIT in doctor["kernel"])
+    assert masked == any(loading.LIMIT in line for line in doctor["advice"])
+
+
+def test_no_kernel_when_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    held(monkeypatch, "none")
+    net = student_like()
+    image = np.random.default_rng(0).random((1, 20, 16), np.float32)
+    np.testing.assert_array_equal(restore(net, image), restore(net, image, backend="reference"))
+    with pytest.raises(UserError, match="switched off"):
+        restore(net, image, backend="kernel")
+    doctor = doctoring.diagnose()
+    assert "switched off" in doctor["kernel"]
+    assert any("slower" in line for line in doctor["advice"])
+
+
+def test_a_path_that_does_not_exist_is_named() -> None:
+    with pytest.raises(UserError, match=r"no such instruction path.*avx2"):
+        loading.load(FILE, "avx1024")
+
+
+def test_a_library_of_other_sources_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, made = tmp_path / "other.c", tmp_path / "other.so"
+    source.write_text("#include <stdint.h>\nint64_t nd_sources(void) { return 12; }\n")
+    reason = compile_kernel(made, source=source)
+    if reason is not None:
+        pytest.skip(reason)
+    assert loading.load(made) == "the compiled kernel is of another version of the program: install the package anew"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("widest", ["none", "plain"])
+def test_everything_that_simulates_passes_without(widest: str) -> None:
+    names = ("kernel", "kernel_restore", "simulate_restore", "energy_count", "cli_verbs")
+    files = [f"tests/unit/test_{name}.py" for name in names]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
+    environment = {**os.environ, loading.LIMIT: widest}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
