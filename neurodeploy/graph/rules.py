@@ -106,14 +106,16 @@ def _not_positive(*fields: str) -> Predicate:
     return broken
 
 
-def _bad_integers(*fields: str, least: int, count: tuple[int, ...]) -> Predicate:
-    """Fields that hold something else than one or ``count`` whole numbers of at least ``least``."""
+def _bad_integers(*fields: str, least: int, count: tuple[int, ...], words: bool = False) -> Predicate:
+    """Fields that hold something else than ``count`` whole numbers of at least ``least``, or words where they may."""
 
     def broken(node: Any) -> str | None:
         for field in fields:
             values = getattr(node, field)
             if isinstance(values, str | bytes):
-                continue
+                if words:
+                    continue
+                return f"{field} {values!r}"
             array = np.asarray(values)
             whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and np.all(array == np.round(array)))
             if array.ndim > 1 or array.size not in count or not whole or array.min() < least:
@@ -211,8 +213,16 @@ VALUE_RULES: tuple[Rule, ...] = (
         "stride and dilation must be whole numbers from 1 up",
         "one number",
     ),
-    Rule((nir.Conv2d,), _bad_integers("padding", least=0, count=(1, 2)), "padding must be whole numbers from 0 up"),
-    Rule((nir.Conv1d,), _bad_integers("padding", least=0, count=(1,)), "padding must be a whole number from 0 up"),
+    Rule(
+        (nir.Conv2d,),
+        _bad_integers("padding", least=0, count=(1, 2), words=True),
+        "padding must be whole numbers from 0 up",
+    ),
+    Rule(
+        (nir.Conv1d,),
+        _bad_integers("padding", least=0, count=(1,), words=True),
+        "padding must be a whole number from 0 up",
+    ),
     Rule(CONVOLUTIONS, _bad_padding_word, "unknown padding", "numbers, 'valid', or 'same' with stride 1"),
     Rule(CONVOLUTIONS, _bad_groups, "groups must be a whole number that divides the outputs"),
     Rule(

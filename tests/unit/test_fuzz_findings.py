@@ -24,6 +24,7 @@ from neurodeploy.shipped import shipped
 from neurodeploy.targets.lava_net import read_net
 from neurodeploy.targets.proof import read_npz
 from neurodeploy.zoo import read_entry, resolve
+from tests.fuzz.readers import every_primitive
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -125,6 +126,20 @@ def test_a_header_of_four_gigabytes_is_not_waited_for(tmp_path: Path) -> None:
     path.write_bytes(b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b"{" * 80)
     with pytest.raises(UserError, match=r"x\.npy: .*its header has 4294967295 bytes"):
         read_codes(path, resolve(str(GOLDEN / "nir")).integer())
+
+
+WORDY = {"conv": ("stride", "dilation"), "pool": ("kernel_size", "stride", "padding"), "flatten": ("start_dim",)}
+
+
+@pytest.mark.parametrize(("node", "field"), [(node, field) for node, fields in WORDY.items() for field in fields])
+def test_a_word_where_numbers_belong_is_refused(tmp_path: Path, node: str, field: str) -> None:
+    path = tmp_path / "network.nir"
+    write_nir(path, every_primitive())
+    with h5py.File(path, "r+") as file:
+        del file[f"node/nodes/{node}/{field}"]
+        file[f"node/nodes/{node}/{field}"] = "LIF"
+    with pytest.raises(UserError, match=rf"network\.nir(.|\n)*{node}"):
+        read_nir(path)
 
 
 def test_a_damaged_hint_is_refused_by_file_and_name(tmp_path: Path) -> None:
