@@ -226,5 +226,7 @@ def _assumptions(profile: Profile, placed: Placement) -> list[str]:
     said = ["the weights of a convolution are shared by the neurons of a layer (the lower figures)", placed.estimate]
     said += [f"{name} is not known in public: nothing is said about it" for name in placed.unknown]
     said += [f"{name} was set by whoever ran this" for name in profile.assumed]
-    said += [f"{use.name} is known second-hand ({use.limit:,.0f})" for use in placed.limits if use.trust == "second-hand"]
+    said += [
+        f"{use.name} is known second-hand ({use.limit:,.0f})" for use in placed.limits if use.trust == "second-hand"
+    ]
     return said

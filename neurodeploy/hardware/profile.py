@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -121,7 +122,7 @@ class Profile(BaseModel):
                 near = nearest(key, known)
                 hint = f"did you mean {near!r}? " if near else ""
                 raise UserError("is not a limit of a chip", node=key, instead=f"{hint}known: {', '.join(known)}")
-            if value < 1 or value != int(value):
+            if not (isfinite(value) and value >= 1 and value == int(value)):
                 raise UserError("a limit is a positive whole number", node=key, have=f"{value:g}")
         today = datetime.now(UTC)
         source = Source(ref="set by whoever ran this", verified="unverified", seen=f"{today:%Y-%m}")

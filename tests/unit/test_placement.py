@@ -272,7 +272,13 @@ def test_a_limit_can_be_set_and_is_marked():
 
 
 @pytest.mark.parametrize(
-    ("limits", "words"), [({"fanin": 3}, "fan_in"), ({"fan_in": 0}, "positive"), ({"fan_in": 1.5}, "whole")]
+    ("limits", "words"),
+    [
+        ({"fanin": 3}, "fan_in"),
+        ({"fan_in": 0}, "positive"),
+        ({"fan_in": 1.5}, "whole"),
+        ({"fan_in": float("nan")}, "whole"),
+    ],
 )
 def test_a_limit_that_is_none_is_refused(limits, words):
     with pytest.raises(UserError, match=words):
