@@ -10,11 +10,12 @@ import json
 import keyword
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -148,12 +149,17 @@ def _arrays(net: IntegerNetwork) -> dict[str, NDArray[Any]]:
 
 def program_text(net: IntegerNetwork, shapes: Mapping[str, Shape], size: Size, message_bits: int) -> str:
     """``program.py`` for an expanded network; see :func:`write_program`."""
+    context = _Context(net, shapes, plan(net), message_bits)
+    return _template().render(size=size, steps=net.host.steps, **context.values())
+
+
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(shipped("export")), undefined=StrictUndefined, keep_trailing_newline=True
     )
     environment.filters["repr"] = repr
-    context = _Context(net, shapes, plan(net), message_bits)
-    return environment.get_template("lava/program.py.j2").render(size=size, steps=net.host.steps, **context.values())
+    return environment.get_template("lava/program.py.j2")
 
 
 _TAKEN = {

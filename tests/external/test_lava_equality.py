@@ -28,7 +28,7 @@ from tests.random_graphs import random_codes, random_graph
 
 pytestmark = pytest.mark.external
 
-NETWORKS = 72
+NETWORKS = 64
 BATCH = 12
 """Networks of one Lava process: a start takes as long as several small networks."""
 
@@ -128,6 +128,7 @@ def test_random_networks_are_equal_in_lava_reference_and_kernel(
     with capsys.disabled():
         print("\n" + json.dumps({**tally, "networks_that_differ": len(wrong)}))
     assert wrong == {}
+    assert tally["in_the_kernel_too"] >= 20 or kernel.missing() is not None
     assert tally["networks"] >= 60 and tally["with_sum_edges"] >= 25 and tally["form_netx"] >= 15
     assert tally["spikes"] > tally["neuron_steps"] / 20
 
