@@ -140,6 +140,7 @@ def _report(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
             _opener(settings, options)(chosen),
             profiles=options["profiles"] or DEFAULT_PROFILES,
             teacher=None if options["teacher"] is None else resolve(options["teacher"]),
+            checks=checks,
             html=html,
             force=options["force"],
             progress=update,
@@ -148,7 +149,6 @@ def _report(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
         )
     if html is not None:
         say(settings, f"page: {html}")
-    report["checks"] = [check.of(report) for check in checks]
     texts = {
         "markdown": lambda: energy_markdown(report),
         "latex": lambda: latex_table([report]),
@@ -338,13 +338,15 @@ def _measured(found: Mapping[str, Any]) -> str:
 
 
 def _text(report: Mapping[str, Any]) -> str:
-    from neurodeploy.report.energy import energy_tables
+    from neurodeploy.report.energy import energy_tables, spread_words
 
     parts = [f"{report['model']}: {report['data']}", report["verdict"]["sentence"]]
     quality = report["quality"]
     if quality is not None:
         parts.append(f"PSNR {quality['psnr_db']:.2f} dB, degraded {quality['input_psnr_db']:.2f} dB")
     parts += [f"{part.title}\n{table(part.rows, part.columns)}" for part in energy_tables(report) if part.rows]
+    if report["counts"]["images"] > 1:
+        parts.append(spread_words(report))
     if not report["ok"]:
         parts.append("A total is withheld: operations that occurred have no published price (--allow-partial).")
     return "\n\n".join([*parts, *_failed(report["checks"])])

@@ -224,6 +224,18 @@ def _price_table(report: Mapping[str, Any]) -> Table:
     return Table("Prices", columns, tuple(rows))
 
 
+def spread_words(report: Mapping[str, Any]) -> str:
+    """How much the images differ, in synaptic operations."""
+    spread = report["counts"]["spread"]["sop"]
+    mean, low, high, p95, worst = (
+        numbers.short(spread[key]) for key in ("mean", "ci95_low", "ci95_high", "p95", "worst")
+    )
+    return (
+        f"Over the images: {mean} synaptic operations on average (95 % interval {low} to {high}),"
+        f" 95th percentile {p95}, worst {worst}."
+    )
+
+
 def energy_words(priced: Mapping[str, Any]) -> str:
     """What a profile says of one image: a total, a lower bound, or that it is withheld."""
     if priced["total_pj"] is not None:

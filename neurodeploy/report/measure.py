@@ -22,6 +22,7 @@ from neurodeploy.images.metrics import psnr, ssim
 from neurodeploy.model import Model, TeacherModel
 from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.report.activity import activity
+from neurodeploy.report.checks import Check
 from neurodeploy.report.energy import energy_report
 from neurodeploy.report.evaluate import ImageSet
 from neurodeploy.report.page import energy_html
@@ -79,6 +80,7 @@ def measure_energy(
     limit: int | None = None,
     tile: int | None = None,
     pricing: Pricing | None = None,
+    checks: Sequence[Check] = (),
     reproduce: dict[str, Any] | None = None,
     html: str | Path | None = None,
     force: bool = False,
@@ -95,6 +97,7 @@ def measure_energy(
         limit: Run the first so many pictures only.
         tile: Side of the tiles of large pictures; no count depends on it.
         pricing: How counts are priced.
+        checks: Conditions; how each of them turned out stands under ``checks``.
         reproduce: What it takes to run this again, for the report.
         html: Write the report as one page, too.
         force: Replace that page.
@@ -132,6 +135,7 @@ def measure_energy(
             activity=activity(net, runs.first[0]),
             reproduce={**(reproduce or {}), "hashes": hashes},
         )
+        report["checks"] = [check.of(report) for check in checks]
         if page is not None:
             page.write_text(energy_html(report, pictures(runs)), encoding="utf-8")
     return report

@@ -156,3 +156,11 @@ def _no_counters() -> None:
     from neurodeploy.energy.meters import Rapl
 
     Rapl(Path("nowhere"))
+
+
+def test_the_page_and_the_text_tell_conditions_and_spread(capsys):
+    words = (*WORDS, "--check", "psnr_db>99", "--html", "p.html")
+    text = _text(capsys, *words, code=1)
+    assert "95th percentile" in text
+    page = Path("p.html").read_text()
+    assert "psnr_db&gt;99" in page and "fails" in page and "95th percentile" in page
