@@ -46,7 +46,7 @@ def spread(graph: nir.NIRGraph) -> nir.NIRGraph:
         try:
             nodes[name] = _filled(nodes[name], arriving)
             shapes[name] = output_shape(nodes[name], arriving)
-        except (ShapeError, ValueError, TypeError, IndexError, AttributeError):
+        except (ShapeError, ArithmeticError, ValueError, TypeError, IndexError, AttributeError):
             continue
     return nir.NIRGraph(nodes, list(graph.edges), metadata=graph.metadata, type_check=False)
 

@@ -310,7 +310,12 @@ class _Reader:
         """Whether every block's weights lead to the shape that the file says it has."""
         _, height, width = chain.input_shape or (1, 1, 1)
         factor = network.host.unshuffle
-        shapes = layer_shapes(network, (height * factor, width * factor))
+        try:
+            shapes = layer_shapes(network, (height * factor, width * factor))
+        except UserError as error:
+            self.findings.append(Finding(error.node, error.message, error.have, error.limit, error.instead))
+            self._raise()
+            raise
         weighted = [name for name, node in network.nodes.items() if isinstance(node, IntegerConv | IntegerDense)]
         blocks = [block for block in chain.blocks if block.weights is not None]
         for name, block in zip(weighted, blocks, strict=True):

@@ -63,6 +63,12 @@ def a_delay_of_nowhere(file: h5py.File) -> None:
     file.create_group("layer/1/delay")
 
 
+def weights_of_other_channels(file: h5py.File) -> None:
+    weight = file["layer/1/weight"][()]
+    del file["layer/1/weight"]
+    file["layer/1/weight"] = np.concatenate([weight, weight], axis=1)
+
+
 NETX: dict[Callable[[h5py.File], None], str] = {
     a_type_as_an_object: "neither a group nor a data set",
     a_layer_that_is_data: "layer/1: is no layer",
@@ -71,6 +77,7 @@ NETX: dict[Callable[[h5py.File], None], str] = {
     a_threshold_a_neuron: "vThMant: declares more data than it can hold",
     weights_that_nobody_wrote: "weight: declares more data than it can hold",
     a_delay_of_nowhere: "layer/1/delay: is missing",
+    weights_of_other_channels: "gets another number of channels than it is made for",
 }
 
 
@@ -138,6 +145,16 @@ def test_a_word_where_numbers_belong_is_refused(tmp_path: Path, node: str, field
     with h5py.File(path, "r+") as file:
         del file[f"node/nodes/{node}/{field}"]
         file[f"node/nodes/{node}/{field}"] = "LIF"
+    with pytest.raises(UserError, match=rf"network\.nir(.|\n)*{node}"):
+        read_nir(path)
+
+
+@pytest.mark.parametrize(("node", "field"), [("conv", "stride"), ("pool", "stride"), ("lif", "tau")])
+def test_zeros_where_something_is_divided_by_are_refused(tmp_path: Path, node: str, field: str) -> None:
+    path = tmp_path / "network.nir"
+    write_nir(path, every_primitive())
+    with h5py.File(path, "r+") as file:
+        file[f"node/nodes/{node}/{field}"][...] = 0
     with pytest.raises(UserError, match=rf"network\.nir(.|\n)*{node}"):
         read_nir(path)
 
