@@ -26,10 +26,10 @@ from neurodeploy.cli.settings import Settings, verb
 @out_option
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "kernel", "reference"]),
+    type=click.Choice(["auto", "kernel", "reference", "norse", "lava"]),
     default="auto",
     show_default=True,
-    help="auto, kernel or reference: all give the same integers.",
+    help="auto, kernel, reference: the same integers; norse, lava: small pictures there, compared with the integers.",
 )
 @click.option("--trace", type=click.Path(), metavar="FILE", help="Keep spikes and membranes of one picture (.npz).")
 @tile_option
@@ -64,12 +64,15 @@ def command(
     dt: float | None,
     white: float | None,
     force: bool,
-) -> None:
+) -> int:
     """Restore pictures in the chip's integers.
 
     IMAGE are degraded pictures of any size (PNG, JPEG, TIFF, BMP, WebP), folders of them, or files of several pages
     (TIFF, GIF, animations), whose pages become pictures of their own. What comes out is, bit for bit, what the chip
     gives; large pictures run in tiles that overlap so far that no seam can differ, spread over the cores.
+
+    With --backend norse or lava small pictures are restored by the simulators of others, and every spike is compared
+    with the integers: exit code 1 if one differs where equality is promised.
 
     With --resume every picture goes into the folder when it is whole, and a run that was interrupted goes on where it
     was.
@@ -94,11 +97,20 @@ def command(
         how = How(backend=backend, tile=tile, jobs=jobs, memory=memory << 20, pool=pool)
         data = simulate(chosen, images, out, how=how, trace=trace, resume=resume, force=force, progress=update)
     answer(settings, data, lambda: _text(data))
+    return 0 if data["ok"] else 1
 
 
 def _text(data: dict[str, Any]) -> str:
     rows = [{**row, "spikes": sum(layer["spikes"] for layer in row["layers"])} for row in data["images"]]
     columns = [("input", "IMAGE"), ("output", "RESTORED"), ("spikes", "SPIKES"), ("seconds", "s")]
     head = f"{data['model']['name']}: {data['arithmetic']} integers, {data['backend']} simulator, T = {data['T']}"
+    for row in rows:
+        if "comparison" in row:
+            said = row["comparison"]
+            row["result"] = "equal" if said["equal"] else f"{said['differing_spikes']} spikes differ"
+            if not said["promised"] and not said["equal"]:
+                row["result"] += f" (not promised: {said['note'] or 'what decays is truncated'})"
+    if any("result" in row for row in rows):
+        columns.append(("result", "AGAINST THE INTEGERS"))
     trace = f"\n\ntrace: {data['trace']}" if data["trace"] else ""
     return f"{head}\n\n{table(rows, columns)}{trace}"

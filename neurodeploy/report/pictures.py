@@ -32,6 +32,9 @@ SCHEMA_VERSION = 1
 MEMORY = 1 << 29
 """Bytes that pictures may take at once by themselves, beside the working memory of their tiles."""
 
+ELSEWHERE = ("norse", "lava")
+"""Simulators of others, whose results are compared with the integers."""
+
 OnProgress = Callable[[int, int, str], None]
 
 
@@ -94,6 +97,12 @@ def simulate(
         raise UserError("a trace is of one picture", node="--trace", have=f"{count} pictures")
     if resume and (trace is not None or arrays):
         raise UserError("only pictures without a trace are gone on with", node="--resume", instead="leave it out")
+    if chosen.backend in ELSEWHERE and (arrays or resume or trace is not None or chosen.pool is not None):
+        raise UserError(
+            "simulators of others restore pictures, here and in one go",
+            node=f"--backend {chosen.backend}",
+            instead="leave --trace, --resume and --scheduler out",
+        )
     names = _names([f"{Path(image).stem}.npz" for image in images] if arrays else [f"{p.stem}.png" for p in pictures])
     net = model.integer()
     recorded = Trace(steps=net.host.steps) if trace is not None else None
@@ -107,6 +116,8 @@ def simulate(
                 rows.append(_array(net, Path(image), folder / name, chosen, SpikeTally(recorded)))
                 if progress is not None:
                     progress(place + 1, count, Path(image).name)
+        elif chosen.backend in ELSEWHERE:
+            rows = _elsewhere(net, pictures, [folder / name for name in names], chosen, progress)
         elif recorded is not None:
             rows = [_traced(net, pictures[0], folder / names[0], recorded, chosen, progress)]
         else:
@@ -118,13 +129,20 @@ def simulate(
         "schema_version": SCHEMA_VERSION,
         "model": {"name": model.name, "kind": model.kind},
         "arithmetic": net.arithmetic,
-        "backend": resolve_backend(net, chosen.backend, observer=recorded),
+        "backend": chosen.backend
+        if chosen.backend in ELSEWHERE
+        else resolve_backend(net, chosen.backend, observer=recorded),
+        "ok": all(_as_promised(row.get("comparison")) for row in rows),
         "T": net.host.steps,
         "out": str(out),
         "trace": None if trace is None else str(trace),
         "resumed": sum(row["resumed"] for row in rows),
         "images": [{**row, "output": str(Path(out) / name)} for row, name in zip(rows, names, strict=True)],
     }
+
+
+def _as_promised(comparison: dict[str, Any] | None) -> bool:
+    return comparison is None or bool(comparison["equal"]) or not comparison["promised"]
 
 
 @contextmanager
@@ -261,6 +279,25 @@ def _traced(
     if progress is not None:
         progress(1, 1, Path(picture.label).name)
     return _row(picture.label, picture.size, seconds, tally)
+
+
+def _elsewhere(
+    net: IntegerNetwork, pictures: Sequence[Picture], paths: Sequence[Path], how: How, progress: OnProgress | None
+) -> list[dict[str, Any]]:
+    """Pictures in a simulator of others; each row has the ``comparison`` with the integers."""
+    from neurodeploy.report.elsewhere import restore_elsewhere
+
+    images = [picture.read(_channels(net)) for picture in pictures]
+    rows = []
+    for picture, path, found in zip(pictures, paths, restore_elsewhere(net, images, how.backend), strict=True):
+        write_image(path, found.restored)
+        tally = SpikeTally()
+        for name, seen in found.spikes.items():
+            tally.spikes[name], tally.places[name] = int(seen.sum()), seen.size
+        rows.append(_row(picture.label, picture.size, found.seconds, tally) | {"comparison": found.comparison})
+        if progress is not None:
+            progress(len(rows), len(pictures), Path(picture.label).name)
+    return rows
 
 
 def _array(net: IntegerNetwork, path: Path, out: Path, how: How, tally: SpikeTally) -> dict[str, Any]:

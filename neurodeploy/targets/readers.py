@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -132,10 +132,14 @@ def _norse(bundle: Bundle) -> list[ReaderRun]:
     graph = nir.read(path)
     edges = list(graph.edges)
     model = norse.torch.from_nir(graph, dt=bundle.manifest.dt)
+    return [_stepped(bundle, model, norse_order(model, edges))]
+
+
+def norse_order(model: Any, edges: Sequence[tuple[str, str]]) -> str:
+    """What norse's executor adds up too early, in words; empty where it does not."""
     order = {node.name: place for place, node in enumerate(model.execution_order)}
     early = [edge for edge in edges if order.get(edge[0], -1) > order.get(edge[1], -1)]
-    note = f"its executor runs {early[0][1]} before {early[0][0]} has been added to it" if early else ""
-    return [_stepped(bundle, model, note)]
+    return f"its executor runs {early[0][1]} before {early[0][0]} has been added to it" if early else ""
 
 
 def _snntorch(bundle: Bundle) -> list[ReaderRun]:
@@ -161,10 +165,28 @@ def _spikingjelly(bundle: Bundle) -> list[ReaderRun]:
 
 
 def _stepped(bundle: Bundle, model: Any, note: str = "") -> ReaderRun:
-    """Runs a torch model ``(x, state) -> (y, state)`` step by step from no state, watching every spiking module."""
+    names = [layer.name for layer in bundle.manifest.proof.layers]
+    spikes, output = run_steps(model, bundle.proof()["codes"], names, bundle.manifest.steps)
+    return ReaderRun(NIR_FILE, spikes, output, note=note)
+
+
+def run_steps(
+    model: Any, codes: NDArray[Any], names: Sequence[str], steps: int
+) -> tuple[dict[str, Spikes], NDArray[np.float64]]:
+    """Runs a torch model ``(x, state) -> (y, state)`` step by step from no state, watching every spiking module.
+
+    Args:
+        model: What a framework made of a NIR graph.
+        codes: (C, h, w), shown at every step.
+        names: The spiking layers.
+        steps: How many steps.
+
+    Returns:
+        Layer -> (T, C, h, w) spikes, and the mean output (C, h, w).
+    """
     import torch
 
-    kept: dict[str, list[Spikes]] = {layer.name: [] for layer in bundle.manifest.proof.layers}
+    kept: dict[str, list[Spikes]] = {name: [] for name in names}
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_module: Any, _inputs: Any, out: Any) -> None:
@@ -175,14 +197,13 @@ def _stepped(bundle: Bundle, model: Any, note: str = "") -> ReaderRun:
 
     for name in kept:
         model.get_submodule(name).register_forward_hook(watch(name))
-    codes = torch.from_numpy(bundle.proof()["codes"].astype(np.float32))[None]
+    shown = torch.from_numpy(codes.astype(np.float32))[None]
     state, total = None, np.zeros(1)
     with torch.no_grad():
-        for _ in range(bundle.manifest.steps):
-            y, state = model(codes, state)
+        for _ in range(steps):
+            y, state = model(shown, state)
             total = total + y[0].numpy().astype(np.float64)
-    spikes = {name: np.stack(steps) for name, steps in kept.items()}
-    return ReaderRun(NIR_FILE, spikes, total / bundle.manifest.steps, note=note)
+    return {name: np.stack(seen) for name, seen in kept.items()}, total / steps
 
 
 def _foreign(run: Callable[[Bundle], list[ReaderRun]]) -> Callable[[Bundle], list[ReaderRun]]:
