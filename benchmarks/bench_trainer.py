@@ -259,6 +259,35 @@ def timed(steps: dict[str, Callable[[], None]], rounds: int, budget: float) -> d
     }
 
 
+def own_steps() -> dict[str, Callable[[], None]]:
+    """Whole steps of our trainer on a student of the zoo's kind: activations compiled, and by torch's operators."""
+    import numpy as np
+    import torch
+
+    from neurodeploy.distill.recipe import load_recipe
+    from neurodeploy.distill.trainer import Plan, Trainer
+    from neurodeploy.images.datasets import PatchBatch
+    from neurodeploy.networks import fused
+
+    student = {"width": 64, "depth": 8, "levels": 4, "steps": 1}
+    train = {"precision": "bf16", "rate_target": 0.2, "rate_weight": 0.2}
+    recipe = load_recipe({"name": "own", "student": student, "train": train})
+    clean = np.random.default_rng(0).random((16, 1, 64, 64), dtype=np.float32)
+    batch = PatchBatch(clean + np.float32(0.1), clean, np.zeros(16, np.float32))
+    steps: dict[str, Callable[[], None]] = {}
+    compiled = fused.available
+    for name, available in (("compiled", compiled), ("torch's operators", lambda: False)):
+        trainer = Trainer(recipe, None, torch.device("cpu"))
+
+        def step(trainer: Trainer = trainer, available: Callable[[], bool] = available) -> None:
+            fused.available = available
+            trainer.advance(batch, Plan(10**6, 10**6))
+            fused.available = compiled
+
+        steps[name] = step
+    return steps
+
+
 def ratios(found: dict[str, dict[str, object]]) -> dict[str, dict[str, float | str]]:
     """How many times longer the fastest peer takes than each of ours."""
     peers = [name for name in found if name.split()[0] in PEERS]
@@ -350,6 +379,12 @@ def main() -> None:
                 f" {ratio['cpu']:.2f} times as {ratio['fastest_peer_cpu']} by cpu time"
             )
         answer["threads"][str(threads)] = {"calls": found, "ratios": faster}
+    torch.set_num_threads(1)
+    own = timed(own_steps(), 3 * chosen.rounds, chosen.budget)
+    print("\na step of our trainer: width 64, depth 8, D = 4, T = 1, 16 patches of 64 x 64, bf16, one thread")
+    for name, row in own.items():
+        print(f"  {name:24s} {row['wall_ms']:8.1f} ms, least {row['wall_min_ms']:8.1f}, cpu {row['cpu_ms']:8.1f}")
+    answer["levels"] = own
     if chosen.memory_runs:
         found = memories(chosen, [name for name in modules if not name.startswith("convolutions")])
         least = min(value for name, value in found.items() if name.split()[0] in PEERS)
