@@ -24,7 +24,17 @@ TARGETS: dict[str, str] = {
     "loihi2": "neurodeploy.targets.loihi2",
     "nir": "neurodeploy.targets.nir",
     "onnx": "neurodeploy.targets.onnx",
+    "speck": "neurodeploy.targets.speck",
+    "spinnaker2": "neurodeploy.targets.spinnaker2",
 }
+
+REFUSED: dict[str, str] = {
+    "akida": "the tools of BrainChip's Akida convert quantised Keras and ONNX networks themselves, to a format that is "
+    "not published; export a teacher to ONNX (--target onnx) and convert that",
+    "xylo": "SynSense's Xylo has dense layers of 16 inputs and about 1000 neurons on event streams, and no "
+    "convolution: no image-restoration network of convolutions fits it",
+}
+"""Chips that people ask for and that no file here could carry a network to, with the reason."""
 
 
 _OWED = ("name", "summary", "option_values", "profile", "template", "supports", "check", "write", "read")
@@ -47,6 +57,8 @@ def get_target(name: str) -> Target:
     plugins = _plugins()
     if name in plugins:
         return _load(plugins[name])
+    if name in REFUSED:
+        raise UserError(f"{name} is not a target: {REFUSED[name]}", instead=f"targets: {', '.join(target_names())}")
     names = target_names()
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""

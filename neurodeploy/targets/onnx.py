@@ -21,8 +21,9 @@ from neurodeploy.graph.portable import UNIT
 from neurodeploy.quantize.grid import grid_network
 from neurodeploy.quantize.network import IntArray, IntegerNetwork, IntegerNode
 from neurodeploy.targets.base import Job, Written, gathered
+from neurodeploy.targets.described import rebuilt
 from neurodeploy.targets.manifest import Manifest
-from neurodeploy.targets.onnx_build import KINDS, METADATA, Shape, build_model
+from neurodeploy.targets.onnx_build import METADATA, Shape, build_model
 from neurodeploy.targets.onnx_float import float_findings
 from neurodeploy.targets.onnx_integer import WEIGHT_BASE, integer_findings
 
@@ -129,11 +130,15 @@ def parse_model(path: Path, manifest: Manifest) -> tuple[IntegerNetwork, Shape, 
         said = json.loads(text)
         shape = Shape(said["form"], said["time"], said["host"])
         stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        nodes = [_node(onnx, entry, stored, shape) for entry in said["nodes"]]
-        edges = tuple((str(source), str(target)) for source, target in said["edges"])
-        net = IntegerNetwork(
-            nodes={node.name: node for node in nodes},
-            edges=edges,
+        read = _integer_weight if shape.form == "integer" else _float_weight
+
+        def weight_of(entry: Mapping[str, Any]) -> IntArray:
+            weight = read(onnx, entry, stored)
+            return weight if entry["kind"] == "conv" else np.ascontiguousarray(weight.T)
+
+        net = rebuilt(
+            said,
+            weight_of,
             host=manifest.host,
             units={layer.name: layer.unit for layer in manifest.layers if layer.unit is not None},
             arithmetic=manifest.arithmetic,
@@ -143,27 +148,7 @@ def parse_model(path: Path, manifest: Manifest) -> tuple[IntegerNetwork, Shape, 
     return net, shape, model
 
 
-def _node(onnx: Any, said: dict[str, Any], stored: Mapping[str, Any], shape: Shape) -> IntegerNode:
-    kinds: dict[str, Any] = {kind: node for node, kind in KINDS.items()}
-    values = {key: _value(key, value) for key, value in said.items() if key not in ("kind", "factor")}
-    if "factor" in said:
-        read = _integer_weight if shape.form == "integer" else _float_weight
-        weight = read(onnx, said, stored)
-        values["weight"] = weight if said["kind"] == "conv" else np.ascontiguousarray(weight.T)
-    node: IntegerNode = kinds[said["kind"]](**values)
-    return node
-
-
-def _value(key: str, value: Any) -> Any:
-    """Numbers and names as they are; lists of numbers as the nodes hold them."""
-    if not isinstance(value, list):
-        return value
-    if key in ("bias", "v_decay", "i_decay"):
-        return np.asarray(value, np.int64).reshape(-1)
-    return tuple(int(part) for part in value)
-
-
-def _integer_weight(onnx: Any, said: dict[str, Any], stored: Mapping[str, Any]) -> IntArray:
+def _integer_weight(onnx: Any, said: Mapping[str, Any], stored: Mapping[str, Any]) -> IntArray:
     """The sum of a weight's digits."""
     whole, factor, place = np.zeros(1, np.int64), int(said["factor"]), 0
     while (key := f"{said['name']}.weight.{place}") in stored:
@@ -172,7 +157,7 @@ def _integer_weight(onnx: Any, said: dict[str, Any], stored: Mapping[str, Any]) 
     return whole
 
 
-def _float_weight(onnx: Any, said: dict[str, Any], stored: Mapping[str, Any]) -> IntArray:
+def _float_weight(onnx: Any, said: Mapping[str, Any], stored: Mapping[str, Any]) -> IntArray:
     scaled = onnx.numpy_helper.to_array(stored[f"{said['name']}.weight"]).astype(np.float64) / UNIT
     weight: IntArray = np.rint(scaled).astype(np.int64)
     return weight

@@ -7,7 +7,7 @@ gives it where it is made an output.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,10 @@ from neurodeploy.quantize.network import (
     IntegerNetwork,
     IntegerReadout,
 )
+from neurodeploy.targets.described import described
 from neurodeploy.targets.onnx_float import FloatForm
 from neurodeploy.targets.onnx_graph import Dims, Graph
-from neurodeploy.targets.onnx_integer import IntegerForm, State, weight_factor
+from neurodeploy.targets.onnx_integer import IntegerForm, State
 
 Form = IntegerForm | FloatForm
 
@@ -109,7 +110,12 @@ class _Builder:
         else:
             dims = ["output_height", "output_width"] if self._is_spatial() else [1, 1]
             self.graph.output(self.shape.output, self.form.kind, ["batch", self._output_channels(), *dims])
-        return self.graph.model("network", {METADATA: json.dumps(described(self.net, self.shape), sort_keys=True)})
+        return self.graph.model("network", {METADATA: json.dumps(self._described(), sort_keys=True)})
+
+    def _described(self) -> dict[str, Any]:
+        """What the file says of itself: everything but the weights, which its initializers hold."""
+        shape = self.shape
+        return {"format": 1, "form": shape.form, "time": shape.time, "host": shape.host, **described(self.net)}
 
     def _name(self, total: str) -> None:
         """Gives the output its name: the sum over the steps, or the mean where floats have all of them."""
@@ -242,43 +248,3 @@ def decode(graph: Graph, mean: str, image: str, host: HostSide) -> str:
     scaled = graph.add("Mul", [scale, out], "decode.scaled")
     wide = graph.add("Cast", [image], "decode.image", to=graph.types.DOUBLE)
     return graph.add("Sub", [wide, scaled], RESTORED)
-
-
-def described(net: IntegerNetwork, shape: Shape) -> dict[str, Any]:
-    """What the file says of itself: everything but the weights, which its initializers hold."""
-    return {
-        "format": 1,
-        "form": shape.form,
-        "time": shape.time,
-        "host": shape.host,
-        "nodes": [_described(node) for node in net.nodes.values()],
-        "edges": [list(edge) for edge in net.edges],
-    }
-
-
-def _described(node: Any) -> dict[str, Any]:
-    said: dict[str, Any] = {"kind": KINDS[type(node)], "name": node.name}
-    for key, value in vars(node).items():
-        if key == "weight":
-            said["factor"] = weight_factor(value)
-        elif key != "name":
-            said[key] = _plain(value)
-    return said
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [int(part) for part in value]
-    return value
-
-
-KINDS: dict[type, str] = {
-    IntegerInput: "input",
-    IntegerConv: "conv",
-    IntegerDense: "dense",
-    IntegerFlatten: "flatten",
-    IntegerLif: "lif",
-    IntegerReadout: "readout",
-}

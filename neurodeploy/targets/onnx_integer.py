@@ -25,6 +25,7 @@ from neurodeploy.quantize.network import (
     IntegerReadout,
 )
 from neurodeploy.simulate.reference import LIMIT
+from neurodeploy.targets.described import weight_factor
 from neurodeploy.targets.onnx_graph import Graph
 
 INPUT_BASE, WEIGHT_BASE = 128, 256
@@ -268,11 +269,6 @@ def conv_attributes(node: IntegerConv) -> dict[str, object]:
         "dilations": list(node.dilation),
         "group": node.groups,
     }
-
-
-def weight_factor(weight: IntArray) -> int:
-    """2 where all weights are even, as those of Loihi 2 are; else 1."""
-    return 1 if np.any(weight % 2) else 2
 
 
 def _keeps(amount: int | IntArray) -> bool:

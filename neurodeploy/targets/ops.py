@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def _conv(name: str, seed: int, *, kernel: tuple[int, int] = (3, 3), groups: int
 
 
 def _lif(name: str, seed: int, **more: Any) -> IntegerLif:
-    bias = np.random.RandomState(seed + 100).randint(-300, 301, WIDTH).astype(np.int64)
+    bias = more.pop("bias", np.random.RandomState(seed + 100).randint(-300, 301, WIDTH).astype(np.int64))
     return IntegerLif(name, vth=more.pop("vth", 150), bias=bias, **more)
 
 
@@ -75,6 +75,15 @@ def _two_layers(steps: int, edges: tuple[tuple[str, str], ...] = (), **more: Any
     )  # fmt: skip
 
 
+def _behind_a_plain_layer(net: IntegerNetwork) -> IntegerNetwork:
+    stem = IntegerLif("lif_in", vth=150, bias=np.array([-40, 30, 100, -90]))
+    added: tuple[IntegerNode, ...] = (net.input, _conv("conv_in", 8), stem)
+    nodes = {node.name: node for node in (*added, *net.nodes.values())}
+    edges = [("lif_in" if source == net.input.name else source, target) for source, target in net.edges]
+    edges += [(net.input.name, "conv_in"), ("conv_in", "lif_in")]
+    return replace(net, nodes=nodes, edges=tuple(edges), units={**net.units, "lif_in": UNIT})
+
+
 def _dense() -> IntegerNetwork:
     places = WIDTH * (SIZE[0] // 2) * (SIZE[1] // 2)
     dense = IntegerDense("dense1", _weights((6, places), 3))
@@ -93,16 +102,21 @@ class Operation:
     title: str
     build: Callable[[], IntegerNetwork]
 
-    def sample(self) -> Deployable:
-        """The sample network, ready to be checked or exported."""
-        return Deployable(name="sample", network=self.build(), size=SIZE)
+    def sample(self, target: str | None = None) -> Deployable:
+        """The sample network, ready to be checked or exported.
+
+        For a target that leaves the first layer to the host (``first_layer_on_host``) a plain layer stands before it.
+        """
+        behind = target is not None and getattr(get_target(target), "first_layer_on_host", False)
+        net = self.build()
+        return Deployable(name="sample", network=_behind_a_plain_layer(net) if behind else net, size=SIZE)
 
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation("convolution and LIF, one step", _plain),
     Operation("several time steps, no leak left", lambda: _two_layers(3)),
     Operation("LIF with leak", lambda: _two_layers(4, v_decay=1024)),
-    Operation("LIF without leak (IF)", lambda: _two_layers(3, v_decay=0)),
+    Operation("LIF without leak (IF)", lambda: _two_layers(3, v_decay=0, vth=30, bias=np.zeros(WIDTH, np.int64))),
     Operation("one leak a channel", lambda: _two_layers(3, v_decay=np.array([0, 512, 1024, 4096]))),
     Operation("LIF with synaptic current (CUBA)", lambda: _two_layers(3, v_decay=1024, i_decay=2048)),
     Operation("integer levels (4 populations)", lambda: _plain(lif=_lif("lif0", 0, levels=(0, -150, -300, -450)))),
@@ -124,8 +138,7 @@ def support_table() -> dict[str, dict[str, str]]:
     """Operation -> target -> ``""`` where the target holds it, else why not: the findings of the target's own check."""
     table: dict[str, dict[str, str]] = {}
     for operation in OPERATIONS:
-        sample = operation.sample()
-        table[operation.title] = {name: refusal(sample, name) for name in target_names()}
+        table[operation.title] = {name: refusal(operation.sample(name), name) for name in target_names()}
     return table
 
 

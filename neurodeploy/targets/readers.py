@@ -33,6 +33,9 @@ from neurodeploy.targets.nir import NETWORK as NIR_FILE
 from neurodeploy.targets.onnx import NETWORK as ONNX_FILE
 from neurodeploy.targets.onnx_run import OnnxRun
 from neurodeploy.targets.proof import Spikes, integer_run
+from neurodeploy.targets.sinabs_run import INSTALL as INSTALL_SINABS
+from neurodeploy.targets.sinabs_run import run_sinabs, sinabs_version
+from neurodeploy.targets.speck import NETWORK as SPECK_FILE
 
 Outputs = NDArray[np.floating[Any]]
 
@@ -257,6 +260,13 @@ def _onnxruntime(bundle: Bundle) -> list[ReaderRun]:
     return [ReaderRun(ONNX_FILE, run.spikes, run.output, integers=run.integers, restored=run.restored)]
 
 
+def _sinabs(bundle: Bundle) -> list[ReaderRun]:
+    if not any(entry.path == SPECK_FILE for entry in bundle.manifest.files):
+        raise Refused(f"the bundle has no {SPECK_FILE}")
+    spikes, output = run_sinabs(bundle)
+    return [ReaderRun(SPECK_FILE, spikes, output, integers=True)]
+
+
 INSTALL = "pip install 'neurodeploy[interop]'"
 INSTALL_ONNX = "pip install 'neurodeploy[onnx]'"
 INSTALL_LAVA = "neurodeploy doctor --install-lava (an environment of its own: Lava needs Python 3.10)"
@@ -268,6 +278,7 @@ READERS: dict[str, Reader] = {
     "snntorch": Reader(installed("snntorch"), _foreign(_snntorch), INSTALL),
     "spikingjelly": Reader(installed("spikingjelly"), _foreign(_spikingjelly), INSTALL),
     "onnxruntime": Reader(installed("onnxruntime"), _foreign(_onnxruntime), INSTALL_ONNX),
+    "sinabs": Reader(sinabs_version, _sinabs, INSTALL_SINABS),
     "lava": Reader(lava_version, _lava, INSTALL_LAVA, minutes_in_lava),
 }
 """Every reader by name, in the order in which they run."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from neurodeploy.errors import FindingsError
+from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.simulate.observe import Trace
 from neurodeploy.simulate.reference import run
 from neurodeploy.targets import support_table, target_names
@@ -21,17 +22,17 @@ CELLS = [(operation, target) for operation in OPERATIONS for target in target_na
 
 # What each target is for: a cell that changes has to be changed here too, with a line in the change log.
 EXPECTED = {
-    "convolution and LIF, one step": "lava loihi2 nir onnx",
-    "several time steps, no leak left": "lava loihi2 nir onnx",
+    "convolution and LIF, one step": "lava loihi2 nir onnx speck spinnaker2",
+    "several time steps, no leak left": "lava loihi2 nir onnx spinnaker2",
     "LIF with leak": "lava loihi2 nir onnx",
-    "LIF without leak (IF)": "lava loihi2 onnx",
+    "LIF without leak (IF)": "lava loihi2 onnx speck spinnaker2",
     "one leak a channel": "lava loihi2 onnx",
     "LIF with synaptic current (CUBA)": "lava loihi2 onnx",
-    "integer levels (4 populations)": "lava loihi2 nir onnx",
+    "integer levels (4 populations)": "lava loihi2 nir onnx spinnaker2",
     "sum edge": "lava loihi2 nir onnx",
     "dilation": "lava loihi2 nir onnx",
-    "stride": "lava loihi2 nir onnx",
-    "1x1 kernel": "lava loihi2 nir onnx",
+    "stride": "lava loihi2 nir onnx speck spinnaker2",
+    "1x1 kernel": "lava loihi2 nir onnx speck spinnaker2",
     "kernel that is not square": "lava loihi2 onnx",
     "groups": "lava loihi2 onnx",
     "dense layer behind a flatten": "lava loihi2 onnx",
@@ -47,7 +48,7 @@ def table() -> dict[str, dict[str, str]]:
 
 
 def test_the_table_says_what_the_targets_are_for(table: dict[str, dict[str, str]]) -> None:
-    own = {"lava", "loihi2", "nir", "onnx"}
+    own = {"lava", "loihi2", "nir", "onnx", "speck", "spinnaker2"}
     held = {title: " ".join(name for name in sorted(own) if not row[name]) for title, row in table.items()}
     assert held == EXPECTED
 
@@ -56,7 +57,7 @@ def test_the_table_says_what_the_targets_are_for(table: dict[str, dict[str, str]
 def test_a_cell_is_equal_numbers_or_a_named_refusal(
     tmp_path: Path, table: dict[str, dict[str, str]], operation: Operation, target: str
 ) -> None:
-    sample = operation.sample()
+    sample = operation.sample(target)
     refusal = table[operation.title][target]
     if refusal:
         with pytest.raises(FindingsError) as caught:
@@ -66,7 +67,8 @@ def test_a_cell_is_equal_numbers_or_a_named_refusal(
         assert list(tmp_path.iterdir()) == []
         return
     bundle = export(sample, target, tmp_path / "bundle")
-    net = operation.build()
+    net = sample.network
+    assert isinstance(net, IntegerNetwork)
     codes = net.host.encode(np.random.RandomState(5).rand(1, *SIZE))
     expected = Trace(net.host.steps)
     wanted = run(net, codes, observer=expected)

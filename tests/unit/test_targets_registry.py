@@ -26,7 +26,7 @@ def test_every_target_says_what_it_owes() -> None:
 def test_a_near_miss_is_named() -> None:
     with pytest.raises(UserError, match=r"no target is called 'lohi2'.*did you mean 'loihi2'\?"):
         get_target("lohi2")
-    with pytest.raises(UserError, match="targets: lava, loihi2, nir, onnx"):
+    with pytest.raises(UserError, match="targets: lava, loihi2, nir, onnx, speck, spinnaker2"):
         get_target("zzz")
 
 
@@ -54,7 +54,7 @@ def test_a_plugin_is_a_target_like_any_other(monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.setitem(sys.modules, "odd_target", module)  # type: ignore[arg-type]
     plug(monkeypatch, entry("odd", "odd_target:target"))
-    assert target_names() == ("lava", "loihi2", "nir", "odd", "onnx")
+    assert target_names() == ("lava", "loihi2", "nir", "odd", "onnx", "speck", "spinnaker2")
     assert get_target("odd").summary == "refuses everything"
     assert {row["odd"] for row in support_table().values()} == {"network: nothing fits here"}
 
@@ -87,7 +87,7 @@ def test_the_support_table_has_every_operation_and_target() -> None:
     table = support_table()
     assert list(table) == [operation.title for operation in OPERATIONS]
     assert all(set(row) == set(target_names()) for row in table.values())
-    assert table["convolution and LIF, one step"] == {"lava": "", "loihi2": "", "nir": "", "onnx": ""}
+    assert table["convolution and LIF, one step"] == dict.fromkeys(TARGETS, "")
     assert table["sum edge"]["lava"] == table["sum edge"]["nir"] == ""
     assert "groups" in table["groups"]["nir"] and table["groups"]["lava"] == ""
 

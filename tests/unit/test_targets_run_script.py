@@ -39,7 +39,7 @@ def network(title: str, residual: bool = True) -> IntegerNetwork:
     return replace(net, host=net.host.model_copy(update={"residual": residual, "output_scale": 0.05}))
 
 
-@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("target", sorted(set(TARGETS) - {"speck", "spinnaker2"}))
 @pytest.mark.parametrize("title", ["LIF with leak", "sum edge"])
 def test_the_script_is_python_3_10_and_names_no_place(tmp_path: Path, target: str, title: str) -> None:
     folder = export(SAMPLES[title].sample(), target, tmp_path / "b").path

@@ -153,7 +153,7 @@ def session_of(further=()):
 
 def run_once(session, feed):
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, feed)))
+    return dict(zip(names, session.run(names, feed), strict=True))
 
 
 def run_steps(session, first, manifest):
