@@ -23,12 +23,14 @@ from neurodeploy.networks.teachers.dncnn import DnCNN
 from neurodeploy.networks.teachers.ffdnet import FFDNet
 from neurodeploy.zoo import student_path
 
-GRID_LR_SHARE = 0.2
+GRID_LR_SHARE = 0.1
 """Peak learning rate of the stage on the integer grid, as a share of the float stage's."""
 
 
 FUSED_DEVICES = ("cpu", "cuda")
 """Where torch has AdamW in one pass."""
+OUTPUT_LR_SHARE = 0.4
+"""Learning rate of the last convolution's weights, as a share of the others', over the levels D that it receives."""
 
 ANN_FAMILIES: dict[str, type[FFDNet] | type[DnCNN]] = {"ffdnet": FFDNet, "dncnn": DnCNN}
 
@@ -105,10 +107,16 @@ class Trainer:
         modules: list[nn.Module] = [self.model, *([self.hints] if self.hints else [])]
         decayed: list[nn.Parameter] = []
         free: list[nn.Parameter] = []
+        output = [self.student.output_weight] if self.student else []
         for module in modules:
             for parameter in module.parameters():
-                (decayed if parameter.ndim > 1 else free).append(parameter)
-        groups = [{"params": decayed, "weight_decay": self.train.weight_decay}, {"params": free, "weight_decay": 0.0}]
+                if not any(parameter is weight for weight in output):
+                    (decayed if parameter.ndim > 1 else free).append(parameter)
+        decay = {"weight_decay": self.train.weight_decay}
+        groups = [{"params": decayed, **decay}, {"params": free, "weight_decay": 0.0}]
+        if self.student:
+            # no norm follows it, and it receives counts up to D: a step that suits the others would shake the picture
+            groups.append({"params": output, **decay, "share": OUTPUT_LR_SHARE / self.student.spec.levels})
         return torch.optim.AdamW(groups, lr=self.train.lr, betas=(0.9, 0.99), fused=self.device.type in FUSED_DEVICES)
 
     # one step
@@ -193,7 +201,7 @@ class Trainer:
             step, total, peak = self.step, plan.switch, train.lr
         lr = lr_at(step, total=total, peak=peak, end=min(train.lr_end, peak), warmup=train.warmup)
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("share", 1.0)
 
     @torch.no_grad()
     def _average(self) -> None:

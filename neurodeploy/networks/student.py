@@ -28,6 +28,8 @@ BIAS_LIMIT = 4095
 THRESHOLD_LIMIT = 131071
 HEADROOM = 1.2
 """Room for biases and thresholds to grow while training goes on on the grid."""
+NORMED_RANGE = 1.8
+"""Top of the range that the levels cover at first, in standard deviations of a batch-normed current."""
 
 Feature = Literal["spikes", "membrane"]
 
@@ -91,6 +93,11 @@ class SpikingStudent(nn.Module):
             raise InternalError(f"conv{layer} has no bias")
         return bias
 
+    @property
+    def output_weight(self) -> Tensor:
+        """Weight of the last convolution, whose output is the picture."""
+        return self._conv(self.spec.depth).weight
+
     def _all_convs(self) -> list[nn.Conv2d]:
         return [self._conv(layer) for layer in range(self.spec.depth + 1)]
 
@@ -106,6 +113,9 @@ class SpikingStudent(nn.Module):
             gain = 0.05 if layer == spec.depth else current
             nn.init.normal_(conv.weight, std=gain / math.sqrt(fan_in * received[layer == 0]))
             nn.init.zeros_(self._bias(layer))
+        if spec.norm == "batch" and spec.levels > 1:
+            # currents have unit spread: the range that is worth levels ends near twice that
+            self.log_delta.fill_(math.log(NORMED_RANGE / spec.levels))
 
     def delta(self, layer: int) -> Tensor:
         """Step of the levels of ``lif{layer}``; the threshold of a binary one is half of it. A positive scalar."""
