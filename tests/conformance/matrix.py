@@ -1,0 +1,109 @@
+"""Operation x target x reader: equal numbers, or a refusal with its reason.
+
+``python -m tests.conformance.matrix [--target T ...] [--write docs/conformance.md]`` exports the sample of every
+operation to every target, runs each bundle in every reader that is installed, and writes what came of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from neurodeploy.errors import FindingsError
+from neurodeploy.files import writing_file
+from neurodeploy.targets import TARGETS
+from neurodeploy.targets.export import export
+from neurodeploy.targets.ops import OPERATIONS, Operation
+from neurodeploy.targets.readers import READERS
+from neurodeploy.targets.verify import verify
+
+EQUAL, DIFFERS = "equal", "DIFFERS"
+
+
+def cells(operation: Operation, target: str, folder: Path) -> dict[str, str]:
+    """Reader -> :data:`EQUAL`, :data:`DIFFERS` and where, or why it does not run; one key ``""`` where the target
+    refuses.
+    """
+    try:
+        bundle = export(operation.sample(), target, folder / "bundle", force=True)
+    except FindingsError as error:
+        return {"": str(error.findings[0])}
+    return {row["name"]: _cell(row) for row in verify(bundle.path)["readers"]}
+
+
+def _cell(row: dict[str, Any]) -> str:
+    if row["equal"] is None:
+        return str(row["skipped_reason"])
+    return EQUAL if row["equal"] else f"{DIFFERS}: {row['first_difference']}"
+
+
+def page(found: dict[tuple[str, str], dict[str, str]], targets: Sequence[str], command: str) -> str:
+    """The page: a table a target, and the reasons under it."""
+    versions = {name: reader.version() for name, reader in READERS.items()}
+    parts = [HEAD.format(command=command)]
+    for target in targets:
+        rows = {title: row for (title, of), row in found.items() if of == target}
+        # a reader that the target has no file for has no column
+        readers = [
+            name
+            for name in READERS
+            if versions[name]
+            and any(EQUAL in row.get(name, "") or DIFFERS in row.get(name, "") for row in rows.values())
+        ]
+        reasons: dict[str, int] = {}
+
+        def mark(text: str, reasons: dict[str, int] = reasons) -> str:
+            return text if text == EQUAL else f"no [{reasons.setdefault(text, len(reasons) + 1)}]"
+
+        heads = [f"{name} {versions[name]}" for name in readers]
+        lines = [f"## `{target}`", "", f"| operation | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+        for title, row in rows.items():
+            values = [mark(row[""])] * len(readers) if "" in row else [mark(row[name]) for name in readers]
+            lines.append(f"| {title} | {' | '.join(values)} |")
+        lines += ["", *(f"{number}. {text.replace('|', '/')}" for text, number in reasons.items())]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+HEAD = """# What was run where
+
+Every operation of the support table, exported to every target and run by every reader: each cell is a run whose spikes
+at every layer and step, and whose output, were equal to what the proof owes, or says why there is none. A reader that
+no bundle of a target has a file for has no column.
+
+```console
+$ {command}
+```
+
+Random graphs of the portable vocabulary run the same way: `tests/conformance/test_random_graphs.py` takes two hundred
+of them through every form that the program writes, `tests/external/test_random_graphs_elsewhere.py` through norse,
+snnTorch and SpikingJelly.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line; exit code 1 where anything differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", action="append", choices=sorted(TARGETS))
+    parser.add_argument("--write", type=Path)
+    chosen = parser.parse_args(arguments)
+    targets = chosen.target or sorted(TARGETS)
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for target in targets:
+            for operation in OPERATIONS:
+                found[operation.title, target] = cells(operation, target, Path(scratch))
+                print(target, operation.title, found[operation.title, target], flush=True)
+    if chosen.write is not None:
+        command = " ".join(["python -m tests.conformance.matrix", *arguments])
+        with writing_file(chosen.write, force=True) as path:
+            path.write_text(page(found, targets, command), encoding="utf-8")
+    return 1 if any(DIFFERS in cell for row in found.values() for cell in row.values()) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
