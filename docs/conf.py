@@ -81,7 +81,8 @@ def _recipe_tables() -> str:
 def _targets_table() -> str:
     from neurodeploy.report.tables import list_targets
 
-    targets = list_targets()["targets"]
+    listed = list_targets()
+    targets = listed["targets"]
     heads = ["operation", *(f"`{target['name']}`" for target in targets)]
     rows = [
         [name, *("yes" if target["operations"][name] is True else "no" for target in targets)]
@@ -93,7 +94,9 @@ def _targets_table() -> str:
         for name, said in target["operations"].items()
         if said is not True
     ]
-    return f"{_markdown(heads, rows)}\n{_markdown(['target', 'does not hold', 'because'], why)}"
+    refused = [[f"`{chip}`", reason] for chip, reason in listed["refused"].items()]
+    tables = [_markdown(heads, rows), _markdown(["target", "does not hold", "because"], why)]
+    return "\n".join([*tables, _markdown(["no target for", "because"], refused)])
 
 
 def _profiles_table() -> str:

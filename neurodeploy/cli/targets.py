@@ -19,10 +19,10 @@ def command(settings: Settings) -> None:
     from neurodeploy.report.tables import list_targets
 
     data = list_targets()
-    answer(settings, data, lambda: _text(data["targets"]))
+    answer(settings, data, lambda: _text(data["targets"], data["refused"]))
 
 
-def _text(targets: list[dict[str, Any]]) -> str:
+def _text(targets: list[dict[str, Any]], refused: dict[str, str]) -> str:
     parts = [table(targets, [("name", "TARGET"), ("summary", "WHAT IT WRITES")])]
     names = [target["name"] for target in targets]
     rows = [
@@ -45,4 +45,7 @@ def _text(targets: list[dict[str, Any]]) -> str:
     ]
     if options:
         parts.append(table(options, [("target", "TARGET"), ("option", "--option"), ("values", "VALUES")]))
+    if refused:
+        rows = [{"chip": chip, "why": why} for chip, why in refused.items()]
+        parts.append(table(rows, [("chip", "NO TARGET FOR"), ("why", "BECAUSE")]))
     return "\n\n".join(parts)

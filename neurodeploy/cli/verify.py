@@ -23,7 +23,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     multiple=True,
     callback=_names,
     metavar="NAME,...",
-    help="Readers that must run: lava, norse, snntorch, spikingjelly (default: those that are installed).",
+    help="Readers that must run: lava, norse, snntorch, spikingjelly, onnxruntime, sinabs (default: all installed).",
 )
 def command(settings: Settings, bundle: str, against: list[str] | None) -> int:
     """Run a bundle in every reader that is installed, and compare.

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from neurodeploy.hardware.profile import Profile, load_profile, profile_names
-from neurodeploy.targets import get_target, target_names
+from neurodeploy.targets import REFUSED, get_target, target_names
 from neurodeploy.targets.ops import support_table
 
 SCHEMA_VERSION = 1
 
 
 def list_targets() -> dict[str, Any]:
-    """Every target with its options and, operation by operation, ``true`` where it can hold it, or why not."""
+    """Every target with its options and, operation by operation, ``true`` where it can hold it, or why not.
+
+    ``refused``: chips that no target carries a network to, and why.
+    """
     support = support_table()
     rows = []
     for name in target_names():
@@ -26,7 +29,7 @@ def list_targets() -> dict[str, Any]:
                 "operations": {operation: held[name] or True for operation, held in support.items()},
             }
         )
-    return {"schema_version": SCHEMA_VERSION, "targets": rows}
+    return {"schema_version": SCHEMA_VERSION, "targets": rows, "refused": dict(REFUSED)}
 
 
 def list_profiles() -> dict[str, Any]:
