@@ -19,6 +19,7 @@ from neurodeploy import __version__
 from neurodeploy.distill.data import centre_crop, clean_of, open_images, prefetch
 from neurodeploy.distill.log import RunLog
 from neurodeploy.distill.memory import keep_freed_memory
+from neurodeploy.distill.pace import Pace
 from neurodeploy.distill.recipe import AnnSpec, Pairs, Recipe, load_recipe, settled
 from neurodeploy.distill.result import Progress, RunResult
 from neurodeploy.distill.team import Team, is_first, team_of
@@ -31,8 +32,6 @@ from neurodeploy.images.metrics import psnr
 from neurodeploy.networks.student import SpikingStudent
 from neurodeploy.networks.teachers import Teacher, load_teacher
 
-WARM_UP_STEPS, TIMED_STEPS = 5, 20
-"""Steps that are not timed, and steps that are, before the schedule is fitted into a time limit."""
 REFIT_SECONDS = 3.0
 """How often the schedule is fitted again."""
 TIME_RESERVE = 0.04
@@ -233,9 +232,10 @@ class _Run:
         train = self.recipe.train
         batches = prefetch(sampler, self.trainer.step)
         first = self.trainer.step
-        saved = fitted = last = time.monotonic()
+        saved = last = time.monotonic()
+        fitted = 0.0
         speed = 0.0
-        timed_from = 0.0
+        pace = Pace(first)
         with RunLog(self.out / LOG, first) if self.first else nullcontext() as log:
             while self.trainer.step < self.plan.total:
                 step = self.trainer.step
@@ -245,17 +245,14 @@ class _Run:
                 now = time.monotonic()
                 speed = 0.95 * speed + 0.05 / (now - last) if speed else 1 / (now - last)
                 last = now
-                if step == first + WARM_UP_STEPS:
-                    timed_from = now
-                elif step == first + WARM_UP_STEPS + TIMED_STEPS:
-                    self._fit_clock((now - timed_from) / TIMED_STEPS)
+                pace.mark(now, step)
                 scored = (step + 1) % train.eval_every == 0 or step + 1 == self.plan.total
                 if scored and self.first:
                     self.last_psnr = self._score()
                 if log is not None and (scored or step % 50 == 0):
                     log.row(self._row(parts, speed, self.last_psnr if scored else None))
-                if now - fitted > REFIT_SECONDS and step > first + WARM_UP_STEPS + TIMED_STEPS:
-                    self._fit_clock(1 / speed)
+                if now - fitted > REFIT_SECONDS and pace.seconds_a_step is not None:
+                    self._fit_clock(pace.seconds_a_step)
                     fitted = now
                 if train.max_minutes is not None and self.team.size > 1:
                     self.plan = Plan(*self.team.agree((self.plan.total, self.plan.switch)))
