@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | bench | zoo-table | docs | clean     (Python >= 3.11 and a network are all it takes)
+# make setup | demo | test | fuzz | lint | bench | zoo-table | docs | clean     (Python >= 3.11 and a network are all it takes)
 #
 # Everything runs in ./.venv, made on the first call and renewed when pyproject.toml, constraints.txt or the kernel's
 # sources change (an editable install compiles the kernel).
@@ -13,7 +13,7 @@ TORCH  := $(shell grep '^torch==' constraints.txt)
 KERNEL := $(wildcard hatch_build.py neurodeploy/simulate/kernel/*.[ch] neurodeploy/simulate/kernel/build.py neurodeploy/networks/fused/*.c)
 PIP    := $(PY) -m pip --disable-pip-version-check install -qq --constraint constraints.txt $(TORCH)
 
-.PHONY: setup demo test lint bench docs zoo-table clean
+.PHONY: setup demo test fuzz lint bench docs zoo-table clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -42,6 +42,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(PY) -m pytest -q
+
+# the compiled kernel under the sanitizers, against the reference
+fuzz: $(READY)
+	$(PY) tests/fuzz_kernel.py
 
 lint: $(READY)
 	$(PY) -m ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from neurodeploy.errors import UserError
 from neurodeploy.report import doctor as doctoring
 from neurodeploy.simulate import kernel, reference
+from neurodeploy.simulate.kernel import build
 from neurodeploy.simulate.kernel import library as loading
 from neurodeploy.simulate.kernel.build import SOURCE, compile_kernel
 from neurodeploy.simulate.restore import restore
@@ -70,6 +72,18 @@ def test_a_library_of_other_sources_is_not_used(tmp_path: Path, monkeypatch: pyt
     if reason is not None:
         pytest.skip(reason)
     assert loading.load(made) == "the compiled kernel is of another version of the program: install the package anew"
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="flock is not installed")
+def test_a_compiler_that_hangs_is_ended_with_all_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its child keeps a lock for as long as it lives."""
+    lock, script = tmp_path / "lock", tmp_path / "cc"
+    script.write_text(f"#!/bin/sh\nflock {lock} sleep 600 &\nwait\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    monkeypatch.setattr(build, "TIMEOUT", 0.5)
+    assert "gave no answer within" in str(compile_kernel(tmp_path / "made.so"))
+    subprocess.run(["flock", "--timeout", "60", lock, "true"], check=True)
 
 
 @pytest.mark.slow

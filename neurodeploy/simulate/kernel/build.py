@@ -5,10 +5,12 @@ The build hook loads this file alone, before anything is installed: it uses the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sysconfig
 import tempfile
@@ -69,10 +71,27 @@ def compile_kernel(target: Path, *, flags: Sequence[str] = (), source: Path = SO
 
 def _attempt(command: Sequence[str]) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        # a group of its own: what a compiler starts must not go on when the compiler is given up
+        started = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
         return str(error)
-    if done.returncode == 0:
+    with started:
+        try:
+            _, said = started.communicate(timeout=TIMEOUT)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                os.killpg(started.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                return f"gave no answer within {TIMEOUT} s"
+            raise
+    if started.returncode == 0:
         return None
-    lines = [line for line in done.stderr.splitlines() if "error" in line] or [f"exit code {done.returncode}"]
+    lines = [line for line in said.splitlines() if "error" in line] or [f"exit code {started.returncode}"]
     return lines[0].strip()

@@ -1,0 +1,112 @@
+"""Fuzzes the kernel against the reference, compiled with the address and undefined-behaviour sanitizers.
+
+    python tests/fuzz_kernel.py [--seconds 25] [--seed N]
+
+Random networks with extreme numbers run on every instruction path, in both forms, on one thread and two, counted over
+the whole layer or a part of it; every spike, every sum and the output must be those of the reference, and no access may
+lie outside its buffer. Ends after some seconds, with what was compared; a difference is shrunk and shown, and the exit
+code is not 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from neurodeploy.simulate.kernel.build import compile_kernel
+from neurodeploy.simulate.kernel.library import LIMIT
+
+FLAGS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+EXAMPLES = 20
+"""Networks between two looks at the clock."""
+
+
+def runtime() -> str | None:
+    """The address sanitizer's library, which has to be loaded before Python's own; None where there is none."""
+    try:
+        asked = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    file = Path(asked.stdout.strip())
+    return str(file) if file.is_absolute() and file.exists() else None
+
+
+def fuzz(library: Path, seconds: float, first: int) -> None:
+    """Compares until the time is up."""
+    from hypothesis import HealthCheck, given, seed, settings
+    from hypothesis import strategies as st
+
+    from neurodeploy.simulate import kernel
+    from neurodeploy.simulate.kernel import library as loading
+    from tests.kernel_strategies import assert_same, networks, windows
+
+    loaded = loading.load(library)
+    if isinstance(loaded, str):
+        raise SystemExit(loaded)
+    loading._loaded = lambda: loaded  # type: ignore[assignment]
+    compared: Counter[str] = Counter()
+
+    def one(drawn: Any, data: st.DataObject, threads: int) -> None:
+        net, codes = drawn
+        if kernel.declines(net, codes) is not None:
+            return
+        same_size = all(
+            2 * node.padding[0] == node.dilation[0] * (node.weight.shape[2] - 1)
+            for node in net.nodes.values()
+            if hasattr(node, "padding")
+        )
+        owned = data.draw(st.none() | windows(*codes.shape[-2:])) if same_size else None
+        for path in loaded.paths:
+            for form in ("auto", "dense", "events"):
+                found = assert_same(net, codes, path, threads, form, owned)  # type: ignore[arg-type]
+                compared["runs"] += 1
+                compared["neurons and steps"] += sum(layer.size for layer in found.layers.values())
+        compared["networks"] += 1
+
+    begin, turn = time.monotonic(), 0
+    while time.monotonic() - begin < seconds:
+        checks = settings(max_examples=EXAMPLES, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+        seed(first + turn)(checks(given(networks(), st.data(), st.integers(1, 2))(one)))()
+        turn += 1
+    done = ", ".join(f"{count} {what}" for what, count in compared.items())
+    print(f"no finding: {done}; paths {', '.join(loaded.paths)}; seeds {first}..{first + turn - 1}")
+
+
+def main() -> None:
+    """Compiles, and starts itself anew behind the sanitizer's library."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=25.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--library", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.library is not None:
+        fuzz(chosen.library, chosen.seconds, chosen.seed)
+        return
+    sanitizer = runtime()
+    if sanitizer is None:
+        print("left out: gcc or its address sanitizer is not installed")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "kernel.so"
+        os.environ["CC"] = "gcc"
+        reason = compile_kernel(made, flags=FLAGS)
+        if reason is not None:
+            raise SystemExit(reason)
+        environment = {**os.environ, "LD_PRELOAD": sanitizer, "ASAN_OPTIONS": "detect_leaks=0"}
+        environment.pop(LIMIT, None)
+        again = [sys.executable, __file__, "--library", str(made), "--seconds", str(chosen.seconds)]
+        done = subprocess.run([*again, "--seed", str(chosen.seed)], env=environment, check=False)
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Random networks for the kernel, and what it owes the reference: for tests and for fuzzing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from neurodeploy.graph.spec import HostSide
+from neurodeploy.quantize.network import (
+    IntegerConv,
+    IntegerInput,
+    IntegerLif,
+    IntegerNetwork,
+    IntegerNode,
+    IntegerReadout,
+)
+from neurodeploy.simulate import kernel, reference
+from neurodeploy.simulate.kernel.counts import SpikeCounts
+from neurodeploy.simulate.observe import Trace
+from tests.random_nets import even_weights
+
+
+class Counted:
+    """Keeps the counts of every layer."""
+
+    takes_counts = True
+
+    def __init__(self) -> None:
+        self.layers: dict[str, np.ndarray] = {}
+
+    def codes(self, *, codes: np.ndarray, origin: tuple[int, int], extent: tuple[int, int]) -> None:
+        assert origin == (0, 0)
+        assert extent == codes.shape[-2:]
+
+    def check(self, counts: SpikeCounts, extent: Any) -> None:
+        assert extent == counts.values.shape[1:3]
+
+    def layer(self, **_: Any) -> None:
+        raise AssertionError("the reference ran")
+
+    def layer_counts(self, *, name: str, counts: SpikeCounts, origin: Any, extent: Any) -> None:
+        assert origin == (0, 0)
+        self.check(counts, extent)
+        assert not counts.values[..., counts.channels :].any(), "channels that only pad do not fire"
+        self.layers[name] = counts.values[..., : counts.channels].transpose(0, 3, 1, 2).copy()
+        by_row = self.layers[name].sum(axis=3, dtype=np.int64).transpose(0, 2, 1)
+        np.testing.assert_array_equal(counts.sums[:-1, :, : counts.channels], by_row)
+        ever = self.layers[name].any(axis=0).sum(axis=2).T
+        np.testing.assert_array_equal(counts.sums[-1, :, : counts.channels], ever)
+        assert [counts.spikes(step) for step in range(counts.steps)] == self.layers[name].sum(axis=(1, 2, 3)).tolist()
+        assert counts.ever_active == np.count_nonzero(self.layers[name].any(axis=0))
+        for step in range(counts.steps):
+            np.testing.assert_array_equal(counts.anywhere(step), self.layers[name][step].any(axis=0))
+
+
+class Windowed(Counted):
+    """Wants only a part of every layer, as the owner of a tile does."""
+
+    def __init__(self, owned: tuple[slice, slice]) -> None:
+        super().__init__()
+        self.owned = owned
+
+    def check(self, counts: SpikeCounts, extent: Any) -> None:
+        assert counts.values.shape[1:3] == tuple(part.stop - part.start for part in self.owned)
+
+
+def assert_same(
+    net: IntegerNetwork,
+    codes: np.ndarray,
+    path: str,
+    threads: int = 1,
+    form: kernel.Form = "auto",
+    owned: tuple[slice, slice] | None = None,
+) -> Counted:
+    """Runs the reference and the kernel; every spike, every sum that is counted, and the output must be equal."""
+    trace, counted = Trace(net.host.steps), Counted() if owned is None else Windowed(owned)
+    expected = reference.run(net, codes, observer=trace)
+    found = kernel.run(net, codes, observer=counted, path=path, threads=threads, form=form)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, expected)
+    assert counted.layers.keys() == trace.layers.keys()
+    for name, layer in trace.layers.items():
+        fired = layer.fired.sum(axis=1)
+        seen = fired if owned is None else fired[(..., *owned)]
+        np.testing.assert_array_equal(counted.layers[name], seen, err_msg=name)
+    return counted
+
+
+EXTREME = st.sampled_from(["plain", "odd weights", "deep negative", "huge weights", "huge biases", "always", "never"])
+
+
+def draw_decay(draw: st.DrawFn, rng: np.random.Generator, channels: int) -> int | np.ndarray:
+    kind = draw(st.sampled_from(["all", "some", "none", "channels"]))
+    if kind == "channels":
+        return rng.integers(0, 4097, channels)
+    return {"all": 4096, "some": int(rng.integers(1, 4096)), "none": 0}[kind]
+
+
+def draw_conv(draw: st.DrawFn, rng: np.random.Generator, name: str, fan_in: int, out: int, extreme: str) -> IntegerConv:
+    size = draw(st.sampled_from([1, 3, 5]))
+    dilation = draw(st.sampled_from([1, 1, 2, 3]))
+    same = dilation * (size // 2)
+    weight = even_weights(rng, out, fan_in, size, size, limit=254)
+    if extreme == "odd weights":
+        weight = rng.integers(-128, 128, weight.shape)
+    elif extreme == "deep negative":
+        weight[:] = -256
+    return IntegerConv(name, weight, padding=(same, same), dilation=(dilation, dilation))
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[IntegerNetwork, np.ndarray]:
+    """Chains with sum edges between layers, several levels and steps, decays a channel, and extreme numbers."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    steps, levels, extreme = draw(st.integers(1, 8)), draw(st.sampled_from([1, 1, 2, 5])), draw(EXTREME)
+    channels, width = draw(st.integers(1, 5)), draw(st.sampled_from([1, 3, 16, 20, 33, 48, 65]))
+    depth, edges = draw(st.integers(0, 3)), draw(st.booleans())
+    size = draw(st.integers(1, 11)), draw(st.integers(1, 19))
+    nodes: dict[str, IntegerNode] = {"input": IntegerInput("input", channels)}
+    links: list[tuple[str, str]] = []
+    before, fan_in = "input", channels
+    for layer in range(depth):
+        conv, lif = f"conv{layer}", f"lif{layer}"
+        nodes[conv] = draw_conv(draw, rng, conv, fan_in, width, extreme)
+        links += [(before, conv), (conv, lif)]
+        if edges and layer:
+            extra = draw_conv(draw, rng, f"extra{layer}", *(width, width, extreme))
+            nodes[extra.name] = extra
+            links += [(f"lif{draw(st.integers(0, layer - 1))}", extra.name), (extra.name, lif)]
+        scale = (1 << 21) - 1 if extreme == "huge biases" else 3000
+        vth = {"always": -(1 << 20), "never": (1 << 17) - 1}.get(extreme, int(rng.integers(0, 4000)))
+        offsets = tuple(int(value) for value in rng.integers(-2000, 2000, levels))
+        bias = rng.integers(-scale, scale + 1, width)
+        v_decay, i_decay = draw_decay(draw, rng, width), draw_decay(draw, rng, width)
+        nodes[lif] = IntegerLif(lif, vth, bias, v_decay, i_decay, offsets)
+        before, fan_in = lif, width
+    nodes["last"] = draw_conv(draw, rng, "last", fan_in, draw(st.integers(1, 5)), extreme)
+    nodes["output"] = IntegerReadout("output", rng.integers(-999, 999, len(nodes["last"].weight)))  # type: ignore[union-attr]
+    net = IntegerNetwork(nodes, (*links, (before, "last"), ("last", "output")), HostSide(steps=steps))
+    shape = (channels, *size) if draw(st.booleans()) else (steps, channels, *size)
+    largest = {"plain": 255, "deep negative": 300, "huge weights": 511}.get(extreme, 60)
+    return net, rng.integers(-largest, largest + 1, shape)
+
+
+@st.composite
+def windows(draw: st.DrawFn, height: int, width: int) -> tuple[slice, slice]:
+    """Some rows and columns, at least one of each."""
+    rows, columns = (sorted((draw(st.integers(0, size - 1)), draw(st.integers(1, size)))) for size in (height, width))
+    return slice(rows[0], max(rows[1], rows[0] + 1)), slice(columns[0], max(columns[1], columns[0] + 1))
