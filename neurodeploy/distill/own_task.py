@@ -20,7 +20,7 @@ DEFAULT_MINUTES = 20.0
 STUDENT: dict[str, Any] = {
     "unshuffle": 2,
     "width": 64,
-    "depth": 7,
+    "depth": 6,
     "levels": 4,
     "steps": 1,
     "norm": "batch",
@@ -28,7 +28,7 @@ STUDENT: dict[str, Any] = {
 }
 TRAIN: dict[str, Any] = {
     "steps": 200_000,
-    "lr": 4e-3,
+    "lr": 1.6e-2,
     "ema": 0.999,
     "gamma": 0.0,
     "precision": "auto",
