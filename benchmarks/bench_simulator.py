@@ -1,6 +1,7 @@
 """The compiled simulator against the libraries of others, against Lava, against what the machine can do at best.
 
-    python benchmarks/bench_simulator.py [--quick | --full] [--parts peers lava dense counting paths] [--out FOLDER]
+    python benchmarks/bench_simulator.py [--quick | --full] [--parts peers lava dense counting paths]
+        [--pixels 64 128 256 512] [--steps 4 8 16] [--threads 1 2] [--rounds 9] [--out FOLDER]
 
 Everything that is timed is compared first: the kernel with the reference, bit for bit; the peers, which compute in
 float, with a plain loop in float64 (the largest difference of the output stands beside them). Candidates take turns; a
@@ -51,6 +52,8 @@ def options() -> argparse.Namespace:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="128 x 128, T = 4, one thread: about two minutes")
     size.add_argument("--full", action="store_true", help="every size with every T; otherwise all T at 128 x 128 only")
+    parser.add_argument("--pixels", type=int, nargs="+", help="only pictures of these sizes")
+    parser.add_argument("--steps", type=int, nargs="+", help="only these T")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--budget", type=float, default=600.0, help="seconds a case, after three rounds")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -63,7 +66,10 @@ def cases(chosen: argparse.Namespace) -> list[tuple[int, int]]:
     if chosen.quick:
         return [(128, 4)]
     sizes, steps = (64, 128, 256, 512), (4, 8, 16)
-    return [(size, count) for count in steps for size in sizes if chosen.full or count == 4 or size == 128]
+    found = [(size, count) for count in steps for size in sizes if chosen.full or count == 4 or size == 128]
+    return [
+        (size, count) for size, count in found if size in (chosen.pixels or sizes) and count in (chosen.steps or steps)
+    ]
 
 
 def against_peers(chosen: argparse.Namespace) -> list[Row]:

@@ -80,7 +80,7 @@ def slack(place_bytes: int) -> int:
 
 
 class Pool:
-    """Spike buffers that nobody reads any more; what surrounds their insides is 0 still."""
+    """Buffers that nobody reads any more; what surrounds the insides of those for spikes is 0 still."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -88,15 +88,29 @@ class Pool:
         self._kept = 0
 
     def take(self, shape: tuple[int, ...], halo: Pair) -> Buffer:
-        """One of (T, rows, columns, channels); its inside holds anything."""
-        with self._lock:
-            free = self._free[shape, halo]
-            if free:
-                found = free.pop()
-                self._kept -= found.bytes
-                return found
+        """One of (T, rows, columns, channels) for spikes; its inside holds anything."""
+        found = self._kept_one(shape, halo)
+        if found is not None:
+            return found
         masks = aligned((*shape[:3], mask_bytes(shape[3])), np.uint8, slack=slack(mask_bytes(shape[3])))
         return Buffer(aligned(shape, np.uint8, slack=slack(shape[3])), halo, masks)
+
+    def take_sums(self, shape: tuple[int, int, int]) -> Buffer:
+        """One of (1, rows, columns, channels) int32 for the readout; holds anything."""
+        key = (0, *shape)  # no spike buffer has this shape
+        found = self._kept_one(key, (0, 0))
+        if found is not None:
+            return found
+        return Buffer(aligned((1, *shape), np.int32, slack=slack(4 * shape[2])), (0, 0))
+
+    def _kept_one(self, shape: tuple[int, ...], halo: Pair) -> Buffer | None:
+        with self._lock:
+            free = self._free[shape, halo]
+            if not free:
+                return None
+            found = free.pop()
+            self._kept -= found.bytes
+            return found
 
     def give(self, buffer: Buffer) -> None:
         """Hands one back; where that would keep too much memory, everything is let go."""
@@ -105,7 +119,8 @@ class Pool:
                 self._free.clear()
                 self._kept = 0
             if buffer.bytes <= KEPT_BYTES:
-                self._free[buffer.array.shape, buffer.halo].append(buffer)
+                shape = buffer.array.shape if buffer.masks is not None else (0, *buffer.array.shape[1:])
+                self._free[shape, buffer.halo].append(buffer)
                 self._kept += buffer.bytes
 
 

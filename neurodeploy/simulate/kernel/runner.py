@@ -15,7 +15,6 @@ from neurodeploy.simulate import reference
 from neurodeploy.simulate.kernel.buffers import POOL, Buffer, Pair, slack
 from neurodeploy.simulate.kernel.counts import SpikeCounts
 from neurodeploy.simulate.kernel.library import (
-    PIXELS,
     Layer,
     Term,
     default_threads,
@@ -167,6 +166,8 @@ class _Run:
         self.live: dict[str, Buffer] = {}
         self.sparse: dict[str, NDArray[np.uint8]] = {}
         """For every binary source, (T,): whether its spikes are few enough for the event form."""
+        self.sums = np.empty((0, 0, 0))
+        """Of the last layer that was counted; the next one of its shape writes over them."""
         self.window = observer.owned if isinstance(observer, WindowObserver) else None
         if observer is not None:
             observer.codes(codes=codes, origin=(0, 0), extent=self.size)
@@ -184,10 +185,11 @@ class _Run:
                 self._spiking(layer, extents[layer.name])
             else:
                 rows, columns = extents[layer.name]
-                sums = aligned((rows, columns, layer.padded), np.int32, slack=4 * PIXELS * layer.padded)
-                self._run(self._call(layer, sums.ctypes.data, (0, sums.strides[0]), extents[layer.name]))
+                sums = POOL.take_sums((rows, columns, layer.padded))
+                self._run(self._call(layer, sums.address(0, 0), (0, sums.array.strides[1]), extents[layer.name]))
             self._release(place)
-        found: IntArray = sums[:, :, : layer.channels].transpose(2, 0, 1).astype(np.int64, order="C")
+        found: IntArray = sums.array[0, :, :, : layer.channels].transpose(2, 0, 1).astype(np.int64, order="C")
+        POOL.give(sums)
         return found
 
     def _codes_buffer(self, term: TermPlan) -> Buffer:
@@ -225,7 +227,10 @@ class _Run:
         rows, columns = extent = buffer.extent
         window = self.window or (slice(0, rows), slice(0, columns))
         steps = self.plan.steps
-        sums = np.empty((steps + 1, rows, layer.padded))
+        shape = (steps + 1, rows, layer.padded)
+        if self.sums.shape != shape:
+            self.sums = np.empty(shape)
+        sums = self.sums
         marks = np.empty((steps, rows, columns), np.bool_)
         call.sums, call.ever = sums.ctypes.data, sums[steps].ctypes.data
         call.any = None if call.masks else marks.ctypes.data

@@ -24,6 +24,25 @@ ND_INLINE void widen(double *sums, nd_bytes added) {
     for (int lane = 0; lane < ND_LANES; lane++) sums[lane] += added[lane];
 }
 
+/* 1 where a count is not 0. */
+ND_INLINE nd_bytes some_of(nd_bytes counts) {
+#ifdef ND_X86
+    return (nd_bytes)_mm_min_epu8((__m128i)counts, _mm_set1_epi8(1));
+#else
+    return -(nd_bytes)(counts != 0);
+#endif
+}
+
+ND_INLINE uint8_t any_of(nd_bytes counts) {
+#ifdef ND_X86
+    return _mm_movemask_epi8(_mm_cmpeq_epi8((__m128i)counts, _mm_setzero_si128())) != 0xffff;
+#else
+    uint64_t halves[2];
+    memcpy(halves, &counts, sizeof halves);
+    return (halves[0] | halves[1]) != 0;
+#endif
+}
+
 /* The sums of a row so far, in bytes. */
 typedef struct {
     uint8_t *sums; /* [steps][channels] */
@@ -88,9 +107,7 @@ ND_INLINE void mark_places(const uint8_t *out, int channels, const int start, co
     ND_PLACES {
         nd_bytes joined = {0};
         for (int first = 0; first < channels; first += ND_LANES) joined |= bytes_at(out + (int64_t)place * channels + first);
-        uint64_t halves[2];
-        memcpy(halves, &joined, sizeof halves);
-        any[place] = (halves[0] | halves[1]) != 0;
+        any[place] = any_of(joined);
     }
 }
 
@@ -104,7 +121,7 @@ ND_INLINE void add_ever(
             const uint8_t *counts = out + (int64_t)place * channels;
             nd_bytes joined = bytes_at(counts);
             for (int step = 1; step < steps; step++) joined |= bytes_at(counts + step * step_bytes);
-            active += binary ? joined : -(nd_bytes)(joined != 0);
+            active += binary ? joined : some_of(joined);
         }
         memcpy(ever + first, &active, sizeof active);
     }
