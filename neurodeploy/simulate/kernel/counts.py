@@ -59,7 +59,8 @@ def marked(codes: NDArray[np.int64]) -> RowSums:
     """Where codes (T, C, h, w) are not 0, and where any frame is not."""
     marks = codes != 0
     every = marks if len(marks) == 1 else np.concatenate([marks, marks.any(axis=0)[None]])
-    sums = np.count_nonzero(every, axis=3).transpose(0, 2, 1).astype(np.float64)
+    bits = np.bitwise_count(np.packbits(every, axis=3))  # several times faster than summing booleans
+    sums = bits.sum(axis=3, dtype=np.float64).transpose(0, 2, 1)
     if len(marks) == 1:
         sums = np.concatenate([sums, sums])
     return RowSums(sums, marks.transpose(0, 2, 3, 1), codes.shape[1], ever=True)
