@@ -20,7 +20,10 @@ from PIL import Image
 
 from neurodeploy.cli import main
 from neurodeploy.graph.nir_file import read_nir
+from neurodeploy.graph.spec import StudentSpec
+from neurodeploy.graph.student_file import write_student
 from neurodeploy.simulate.floating import run_float
+from neurodeploy.untrained import untrained_file
 
 pytestmark = pytest.mark.external
 
@@ -94,10 +97,9 @@ def test_a_model_of_a_framework(tmp_path: Path, heading: str, monkeypatch: pytes
     compare_and_use(np.stack(theirs), 1e-4, capsys)
 
 
-def test_a_model_of_sinabs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_model_of_sinabs(tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """In packages of its own beside torch: sinabs asks for an older nir than everybody else."""
     pytest.importorskip("torch")
-    packages = sinabs_packages(tmp_path)
     monkeypatch.chdir(tmp_path)
     np.save("picture.npy", picture())
     after = f"""
@@ -116,9 +118,10 @@ with torch.no_grad():
     compare_and_use(np.load("theirs.npy"), 1.0, capsys)
 
 
-def sinabs_packages(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with sinabs and what it alone needs; skips where it cannot be made."""
-    folder = tmp_path / "packages"
+    folder = tmp_path_factory.mktemp("packages")
     wanted = ["sinabs==3.1.3", "nir==1.0.4", "nirtorch==2.0.2", "pbr"]
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *wanted]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -126,6 +129,33 @@ def sinabs_packages(tmp_path: Path) -> Path:
         lines = done.stderr.strip().splitlines()
         pytest.skip(f"sinabs cannot be installed here: {lines[-1] if lines else 'without a word'}")
     return folder
+
+
+def test_the_nir_of_sinabs_reads_what_is_written_for_it(
+    tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """nir 1.0.4 itself: files for it are read value for value, others end in an error of its own."""
+    monkeypatch.chdir(tmp_path)
+    write_student("small.safetensors", untrained_file(StudentSpec(width=4, depth=2, levels=2)))
+    for out, more in (("old", ["--nir-compat", "1.0.4"]), ("new", [])):
+        assert main(["-q", "export", "small.safetensors", "--target", "nir", "--size", "16", "--out", out, *more]) == 0
+    code = """
+import sys, nir, numpy as np
+from importlib.metadata import version
+assert version("nir") == "1.0.4"
+graph = nir.read(sys.argv[1])
+np.savez("read.npz", weight=graph.nodes["conv1"].weight, threshold=graph.nodes["lif1"].v_threshold)
+"""
+    environment = {"PYTHONPATH": str(packages), "PATH": "/usr/bin:/bin"}
+
+    def read(path: str) -> int:
+        return subprocess.run([sys.executable, "-c", code, path], capture_output=True, env=environment).returncode
+
+    assert read("new/network.nir") != 0 and read("old/network.nir") == 0
+    ours = read_nir("new/network.nir")
+    with np.load("read.npz") as theirs:
+        np.testing.assert_array_equal(theirs["weight"], ours.nodes["conv1"].weight)
+        np.testing.assert_array_equal(theirs["threshold"], ours.nodes["lif1"].v_threshold)
 
 
 def compare_and_use(theirs: np.ndarray, dt: float, capsys: Any) -> None:
