@@ -115,14 +115,18 @@ def _walk(path: Path, file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
 
 def _dataset_bytes(path: Path, name: str, item: h5py.Dataset) -> int:
     where = f"{path}: {name}"
+    try:
+        dtype = item.dtype
+    except TypeError as error:  # HDF5 knows types that numpy does not
+        raise UserError("holds something else than real numbers or text", node=where, have=str(error)) from error
     if item.is_virtual or item.external:
         raise UserError("keeps its data elsewhere, which is refused", node=where)
     if item.shape is None:
         raise UserError("holds no data", node=where)
-    is_text = h5py.check_string_dtype(item.dtype) is not None
-    if not is_text and (item.dtype.kind not in "iufb" or item.dtype.subdtype is not None):
-        raise UserError("holds something else than real numbers or text", node=where, have=str(item.dtype))
-    width = _STRING_BYTES if item.dtype.kind == "O" else item.dtype.itemsize
+    is_text = h5py.check_string_dtype(dtype) is not None
+    if not is_text and (dtype.kind not in "iufb" or dtype.subdtype is not None):
+        raise UserError("holds something else than real numbers or text", node=where, have=str(dtype))
+    width = _STRING_BYTES if dtype.kind == "O" else dtype.itemsize
     return width * int(np.prod(item.shape, dtype=object))
 
 

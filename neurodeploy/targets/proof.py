@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -184,7 +185,8 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
                 if entry.compress_type != zipfile.ZIP_STORED or not entry.filename.endswith(".npy"):
                     raise UserError("holds a member that is compressed or no array", node=f"{path}: {entry.filename}")
                 arrays[entry.filename.removesuffix(".npy")] = _array(archive.read(entry), f"{path}: {entry.filename}")
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
+    # zipfile raises RuntimeErrors for other versions and encrypted members, and what struct raises
+    except (OSError, zipfile.BadZipFile, ValueError, EOFError, RuntimeError, struct.error) as error:
         raise UserError(f"cannot be read as the arrays of a proof: {error}", node=str(path)) from error
     return arrays
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,81 +16,109 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from neurodeploy import __version__
 from tests.fuzz.readers import READERS, ROOT
 
-BATCH = 2000
+BATCH = 500
 """Files that one child reads: what a library leaks does not add up."""
 
-PATIENCE = 120
-"""Seconds without a word of progress after which a child hangs where no signal reaches it."""
+PATIENCE = 30
+"""Seconds of processor time without progress after which a child hangs where no signal reaches it."""
 
 
-def fuzz(name: str, count: int, seed: int, keep: Path | None = None, batch: int = BATCH) -> dict[str, Any]:
+def fuzz(
+    name: str,
+    count: int,
+    seed: int,
+    *,
+    keep: Path | None = None,
+    before: dict[str, Any] | None = None,
+    save: Callable[[dict[str, Any]], None] = lambda _result: None,
+) -> dict[str, Any]:
     """Runs one reader over ``count`` damaged files.
 
+    Args:
+        name: The reader.
+        count: How many files, from number 0 on.
+        seed: Of the damage.
+        keep: Folder for the files of findings.
+        before: What an earlier run with this seed found; it goes on behind that.
+        save: Called with the result so far after every child.
+
     Returns:
-        ``files``, ``outcomes`` (read, refused, and names of findings) and ``findings``.
+        ``files``, ``seed``, ``outcomes`` (read, refused, and names of findings) and ``findings``.
     """
-    outcomes: Counter[str] = Counter()
-    findings: list[dict[str, Any]] = []
-    started = time.perf_counter()
+    result: dict[str, Any] = {"files": 0, "seed": seed, "neurodeploy": __version__, "outcomes": {}, "findings": []}
+    if before is not None and before["seed"] == seed:
+        result = before
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         folder = Path(scratch)
         (folder / "seeds").mkdir()
         READERS[name].seeds(folder / "seeds")
-        place = 0
-        while place < count:
-            size = min(batch, count - place)
-            lines, died = _child(name, place, size, seed, folder)
-            done = size
+        while result["files"] < count:
+            place = result["files"]
+            lines, died = _child(name, place, min(BATCH, count - place), seed, folder)
+            found = [line for line in lines if "tally" not in line]
+            tally = Counter(result["outcomes"])
             for line in lines:
-                if "tally" in line:
-                    outcomes.update(line["tally"])
-                else:
-                    findings.append(line)
+                tally.update(line.get("tally", {}))
+            done = min(BATCH, count - place)
             if died:
                 if not (folder / "at").exists():
                     raise RuntimeError(f"{name}: the sound files are not read: {died}")
-                at = int((folder / "at").read_text())
-                findings.append({"number": at, "outcome": "dead", "said": died})
-                outcomes["dead"] += 1
+                done = int((folder / "at").read_text()) - place + 1
                 # the tally of a child that died is lost: what it found stands, the rest was read or refused
-                found = sum("tally" not in line for line in lines)
-                outcomes["read or refused"] += max(0, at - place - found)
-                outcomes.update(line["outcome"] for line in lines if "tally" not in line)
-                done = at - place + 1
-            place += done
-        for found in findings if keep is not None else ():
-            _keep(name, found["number"], seed, folder, keep)
-    seconds = round(time.perf_counter() - started)
-    return {"files": count, "outcomes": dict(sorted(outcomes.items())), "findings": findings, "seconds": seconds}
+                tally.update(line["outcome"] for line in found)
+                tally.update({"dead": 1, "read or refused": done - 1 - len(found)})
+                found.append({"number": place + done - 1, "outcome": "dead", "said": died})
+            for line in found if keep is not None else ():
+                _keep(name, line["number"], seed, folder, keep)
+            result = {
+                **result,
+                "files": place + done,
+                "outcomes": dict(sorted(tally.items())),
+                "findings": [*result["findings"], *found],
+            }
+            save(result)
+    return result
 
 
 def _child(name: str, first: int, count: int, seed: int, folder: Path) -> tuple[list[dict[str, Any]], str]:
     """What a child printed, and how it died (empty where it did not)."""
     command = [sys.executable, "-m", "tests.fuzz.child", name, str(first), str(count), str(seed), str(folder)]
+    (folder / "at").unlink(missing_ok=True)
     with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err)
-        last, since, died = "", time.monotonic(), ""
+        last, since, died = "", 0.0, ""
         while process.poll() is None:
             time.sleep(0.2)
             now = (folder / "at").read_text() if (folder / "at").exists() else ""
+            taken = _processor_seconds(process.pid)
             if now != last:
-                last, since = now, time.monotonic()
-            elif time.monotonic() - since > PATIENCE:
+                last, since = now, taken
+            elif taken - since > PATIENCE:
                 process.kill()
-                died = f"no progress for {PATIENCE} s"
+                died = f"no progress in {PATIENCE} s of processor time"
         if process.returncode != 0 and not died:
             err.seek(0)
             words = err.read().strip().splitlines()
             died = f"exit code {process.returncode}: {words[-1] if words else ''}"[:400]
         out.seek(0)
         return [json.loads(line) for line in out.read().splitlines() if line.startswith("{")], died
+
+
+def _processor_seconds(pid: int) -> float:
+    """What a process has taken so far; a busy machine does not make it a hang."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _keep(name: str, number: int, seed: int, folder: Path, keep: Path) -> None:
@@ -160,6 +189,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path, help="JSON file; readers that are not run keep what it says of them")
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--resume", action="store_true", help="go on where the record of the same seed ends")
     parser.add_argument("--merge", type=Path, nargs="+", default=[], help="other records to take in; nothing is run")
     parser.add_argument("--page", type=Path, help="the record as a page of the docs")
     chosen = parser.parse_args()
@@ -169,13 +199,19 @@ def main() -> int:
             record["readers"] |= json.loads(path.read_text())["readers"]
     bad = 0
     for name in () if chosen.merge else chosen.readers or READERS:
-        result = fuzz(name, chosen.count, chosen.seed, chosen.keep)
+
+        def save(result: dict[str, Any], name: str = name) -> None:
+            record["readers"][name] = result
+            if chosen.record is not None:
+                chosen.record.write_text(json.dumps(record, indent=1) + "\n")
+
+        before = record["readers"].get(name) if chosen.resume else None
+        result = fuzz(name, chosen.count, chosen.seed, keep=chosen.keep, before=before, save=save)
         bad += len(result["findings"])
-        print(name, json.dumps(result["outcomes"]), f"{result['seconds']} s", flush=True)
+        print(name, result["files"], json.dumps(result["outcomes"]), flush=True)
         for found in result["findings"][:20]:
             print("   ", json.dumps(found), flush=True)
-        record["readers"][name] = {**result, "seed": chosen.seed, "neurodeploy": __version__}
-    if chosen.record is not None:
+    if chosen.merge and chosen.record is not None:
         chosen.record.write_text(json.dumps(record, indent=1) + "\n")
     if chosen.page is not None:
         chosen.page.write_text(page(record), encoding="utf-8")

@@ -149,6 +149,31 @@ def test_a_word_where_numbers_belong_is_refused(tmp_path: Path, node: str, field
         read_nir(path)
 
 
+@pytest.mark.parametrize(("place", "value"), [(6, b"\x01"), (4, b"\xff"), (10, b"\x63\x00")])
+def test_an_archive_of_another_kind_is_refused(tmp_path: Path, place: int, value: bytes) -> None:
+    """Encrypted, of another version, or compressed in a way of its own: in the archive's own list and in the member."""
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00")
+    content = bytearray((tmp_path / "x.npz").read_bytes())
+    for start in (0, content.index(b"PK\x01\x02") + 2):
+        content[start + place : start + place + len(value)] = value
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.npz"):
+        read_npz(tmp_path / "x.npz")
+
+
+def test_a_text_of_an_unknown_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nir"
+    write_nir(path, every_primitive())
+    content = path.read_bytes()
+    # a datatype message of class 9 (variable length), bits: a string, padded with zeros, of encoding 0 or 1
+    found = [content.find(bytes((0x19, 0x01, encoding, 0x00))) for encoding in (0, 1)]
+    place = min(spot for spot in found if spot >= 0)
+    path.write_bytes(content[: place + 2] + b"\x05" + content[place + 3 :])
+    with pytest.raises(UserError, match=r"a\.nir"):
+        read_nir(path)
+
+
 @pytest.mark.parametrize(("node", "field"), [("conv", "stride"), ("pool", "stride"), ("lif", "tau")])
 def test_zeros_where_something_is_divided_by_are_refused(tmp_path: Path, node: str, field: str) -> None:
     path = tmp_path / "network.nir"
