@@ -129,7 +129,7 @@ def test_random_networks_are_equal_in_lava_reference_and_kernel(
         print("\n" + json.dumps({**tally, "networks_that_differ": len(wrong)}))
     assert wrong == {}
     assert tally["in_the_kernel_too"] >= 20 or kernel.missing() is not None
-    assert tally["networks"] >= 60 and tally["with_sum_edges"] >= 25 and tally["form_netx"] >= 15
+    assert tally["networks"] >= 60 and tally["with_sum_edges"] >= 25 and tally["form_netx"] >= 12
     assert tally["spikes"] > tally["neuron_steps"] / 20
 
 
