@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 SHARE = 1 / 3
-"""Share of the run so far that the pace is taken over."""
+"""Share of the run so far, in time and in steps, that the pace is taken over."""
 SHORTEST = 20.0
 """Seconds that it is taken over at least."""
 APART = 0.25
@@ -38,7 +38,8 @@ class Pace:
         if not self._marks or now - self._marks[-1][0] >= APART or step == self.first + WARM_UP_STEPS + TIMED_STEPS:
             self._marks.append((now, step))
         window = max(SHORTEST, SHARE * (now - self._started))
-        while len(self._marks) > 2 and now - self._marks[1][0] >= window:
+        steps = SHARE * (step - self.first)
+        while len(self._marks) > 2 and now - self._marks[1][0] >= window and step - self._marks[1][1] >= steps:
             self._marks.popleft()
 
     @property

@@ -23,7 +23,7 @@ from neurodeploy.networks.teachers.dncnn import DnCNN
 from neurodeploy.networks.teachers.ffdnet import FFDNet
 from neurodeploy.zoo import student_path
 
-GRID_LR_SHARE = 0.1
+GRID_LR_SHARE = 0.01
 """Peak learning rate of the stage on the integer grid, as a share of the float stage's."""
 
 
@@ -45,7 +45,7 @@ class Plan:
     @classmethod
     def of(cls, total: int, quantize_from: float) -> Plan:
         """The plan for ``total`` steps; the grid stage starts after the share ``quantize_from`` of them."""
-        return cls(total, min(total, max(1, round(total * quantize_from))))
+        return cls(total, min(total, max(1, round(total * quantize_from))) if quantize_from > 0 else 0)
 
 
 def computes_bf16(device: torch.device) -> bool:

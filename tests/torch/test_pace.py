@@ -31,5 +31,10 @@ def test_a_busy_minute_late_in_a_run_changes_little() -> None:
     assert pace.seconds_a_step == pytest.approx(0.1, rel=0.25)
 
 
+def test_a_stop_longer_than_the_window_does_not_end_the_run() -> None:
+    pace = after([0.1] * 900 + [120.0] + [0.1] * 5)
+    assert pace.seconds_a_step == pytest.approx(0.1, rel=5.0)
+
+
 def test_a_machine_that_is_slower_for_good_is_followed() -> None:
     assert after([0.1] * 600 + [0.4] * 600).seconds_a_step == pytest.approx(0.4, rel=0.01)
