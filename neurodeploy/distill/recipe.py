@@ -153,7 +153,7 @@ class Recipe(BaseModel):
             raise ValueError("degradation: clean pictures need one; instead: give [degradation] or paired folders")
         if isinstance(self.student, StudentSpec) and self.student.norm == "batch" and self.train.quantize_from == 0:
             raise ValueError(
-                "train.quantize_from: batch norm needs a float stage; instead: student.norm = \"none\", or more than 0"
+                'train.quantize_from: batch norm needs a float stage; instead: student.norm = "none", or more than 0'
             )
         if isinstance(self.student, AnnSpec) and self.teacher is not None:
             raise ValueError("teacher: a non-spiking network is trained without a teacher")

@@ -131,18 +131,18 @@ def test_check_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer["ok"] is True and answer["placement"]["profile"] == "loihi2"
     edges = StudentSpec(width=4, depth=3, levels=2, steps=1, edges=((1, 2),))
     write_student("edges.safetensors", untrained_file(edges, META))
-    refused = _answer(capsys, "check", "edges.safetensors", "--target", "lava", code=1)
+    refused = _answer(capsys, "check", "edges.safetensors", "--target", "speck", code=1)
     assert refused["ok"] is False
     assert set(refused["findings"][0]) == {"node", "rule", "have", "limit", "instead", "severity"}
-    assert "would not export" in _text(capsys, "check", "edges.safetensors", "--target", "lava", code=1)
-    assert main(["-q", "export", "edges.safetensors", "--target", "lava", "--out", "bundle"]) == 1
+    assert "would not export" in _text(capsys, "check", "edges.safetensors", "--target", "speck", code=1)
+    assert main(["-q", "export", "edges.safetensors", "--target", "speck", "--out", "bundle"]) == 1
     assert not Path("bundle").exists()
 
 
 def test_a_recipe_is_checked_before_it_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.toml").write_text('name = "mine"\n[student]\nwidth = 4\ndepth = 3\nedges = [[1, 2]]\n')
     assert _answer(capsys, "check", "mine.toml", "--target", "nir")["ok"] is True
-    assert _answer(capsys, "check", "mine.toml", "--target", "lava", code=1)["ok"] is False
+    assert _answer(capsys, "check", "mine.toml", "--target", "speck", code=1)["ok"] is False
 
 
 @pytest.mark.parametrize("target", ["loihi2", "lava", "nir"])
