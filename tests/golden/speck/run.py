@@ -196,7 +196,6 @@ class Host:
         return sum(self.convolve(self.last, x) + bias for x in counts)
 
 
-
 def load_chip(steps):
     """The chip's part in sinabs, with neurons that spike once a step and are then reset to 0, as the graph says."""
     import nir

@@ -81,7 +81,6 @@ class Host:
         return sum(self.convolve(self.last, x) + bias for x in counts)
 
 
-
 def load_chip():
     """The network on the chip: time step 1, forward Euler, reset to 0, weights as they are."""
     import nir
