@@ -7,9 +7,10 @@ operation to every target, runs each bundle in every reader that is installed, a
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,16 @@ def _cell(row: dict[str, Any]) -> str:
     return EQUAL if row["equal"] else f"{DIFFERS}: {row['first_difference']}"
 
 
-def page(found: dict[tuple[str, str], dict[str, str]], targets: Sequence[str], command: str) -> str:
-    """The page: a table a target, and the reasons under it."""
+def page(found: Mapping[str, Mapping[str, Mapping[str, str]]], commands: Sequence[str]) -> str:
+    """The page: a table a target, and the reasons under it.
+
+    Args:
+        found: Target -> operation -> reader -> what came of it.
+        commands: What was run.
+    """
     versions = {name: reader.version() for name, reader in READERS.items()}
-    parts = [HEAD.format(command=command)]
-    for target in targets:
-        rows = {title: row for (title, of), row in found.items() if of == target}
+    parts = [HEAD.format(commands="\n".join(f"{commands}" for command in commands))]
+    for target, rows in sorted(found.items()):
         # a reader that the target has no file for has no column
         readers = [
             name
@@ -76,7 +81,7 @@ at every layer and step, and whose output, were equal to what the proof owes, or
 no bundle of a target has a file for has no column.
 
 ```console
-$ {command}
+{commands}
 ```
 
 Random graphs of the portable vocabulary run the same way: `tests/conformance/test_random_graphs.py` takes two hundred
@@ -89,20 +94,27 @@ def main(arguments: Sequence[str]) -> int:
     """Command line; exit code 1 where anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=sorted(TARGETS))
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--keep", type=Path, help="JSON of all runs so far: targets that run now take their place")
+    parser.add_argument("--write", type=Path, help="the page, of all runs that --keep holds")
     chosen = parser.parse_args(arguments)
-    targets = chosen.target or sorted(TARGETS)
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    kept: dict[str, Any] = {"commands": [], "found": {}}
+    if chosen.keep is not None and chosen.keep.is_file():
+        kept = json.loads(chosen.keep.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
-        for target in targets:
+        for target in chosen.target or sorted(TARGETS):
+            rows = kept["found"][target] = {}
             for operation in OPERATIONS:
-                found[operation.title, target] = cells(operation, target, Path(scratch))
-                print(target, operation.title, found[operation.title, target], flush=True)
+                rows[operation.title] = cells(operation, target, Path(scratch))
+                print(target, operation.title, rows[operation.title], flush=True)
+    command = " ".join(["python -m tests.conformance.matrix", *arguments])
+    kept["commands"] = [line for line in kept["commands"] if line != command] + [command]
+    if chosen.keep is not None:
+        chosen.keep.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     if chosen.write is not None:
-        command = " ".join(["python -m tests.conformance.matrix", *arguments])
         with writing_file(chosen.write, force=True) as path:
-            path.write_text(page(found, targets, command), encoding="utf-8")
-    return 1 if any(DIFFERS in cell for row in found.values() for cell in row.values()) else 0
+            path.write_text(page(kept["found"], kept["commands"]), encoding="utf-8")
+    cells_found = (cell for rows in kept["found"].values() for row in rows.values() for cell in row.values())
+    return 1 if any(DIFFERS in cell for cell in cells_found) else 0
 
 
 if __name__ == "__main__":
