@@ -20,7 +20,7 @@ def interleaved(calls: Calls, rounds: int, budget: float, reference: str) -> dic
 
     Returns:
         For every call ``wall_ms`` (median), ``wall_min_ms``, ``cpu_ms`` (of the calling thread, median), ``rounds``,
-        and ``ratio``: the median of how many times longer it took than the reference in the same round.
+        and ``ratio``, ``cpu_ratio``: the median of how many times longer it took than the reference in the same round.
     """
     wall: dict[str, list[float]] = {name: [] for name in calls}
     busy: dict[str, list[float]] = {name: [] for name in calls}
@@ -35,13 +35,18 @@ def interleaved(calls: Calls, rounds: int, budget: float, reference: str) -> dic
             call()
             busy[name].append(1e3 * (time.thread_time() - worked))
             wall[name].append(1e3 * (time.perf_counter() - start))
+
+    def ratio(times: dict[str, list[float]], name: str) -> float:
+        return statistics.median(one / other for one, other in zip(times[name], times[reference], strict=True))
+
     return {
         name: {
             "wall_ms": statistics.median(wall[name]),
             "wall_min_ms": min(wall[name]),
             "cpu_ms": statistics.median(busy[name]),
             "rounds": len(wall[name]),
-            "ratio": statistics.median(one / other for one, other in zip(wall[name], wall[reference], strict=True)),
+            "ratio": ratio(wall, name),
+            "cpu_ratio": ratio(busy, name),
         }
         for name in calls
     }

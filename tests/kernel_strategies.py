@@ -92,10 +92,11 @@ EXTREME = st.sampled_from(["plain", "odd weights", "deep negative", "huge weight
 
 
 def draw_decay(draw: st.DrawFn, rng: np.random.Generator, channels: int) -> int | np.ndarray:
-    kind = draw(st.sampled_from(["all", "some", "none", "channels"]))
+    kind = draw(st.sampled_from(["all", "some", "half", "none", "channels"]))
     if kind == "channels":
         return rng.integers(0, 4097, channels)
-    return {"all": 4096, "some": int(rng.integers(1, 4096)), "none": 0}[kind]
+    halves = 4096 - (4096 >> int(rng.integers(0, 13)))
+    return {"all": 4096, "some": int(rng.integers(1, 4096)), "half": halves, "none": 0}[kind]
 
 
 def draw_conv(draw: st.DrawFn, rng: np.random.Generator, name: str, fan_in: int, out: int, extreme: str) -> IntegerConv:

@@ -69,6 +69,7 @@ typedef struct {
     int32_t levels;           /* threshold populations; 0 for the readout */
     int32_t remembers;        /* a step sees what the one before left */
     int32_t u_remembers;      /* the current does */
+    int32_t halvings;         /* all membranes are divided by 2 this often in a step; -1 where v_keep says more */
     int32_t wraps;            /* the current may leave its 24 bits */
     int32_t constant;         /* no source changes between steps */
     int32_t summed;           /* the readout: uint8 holds the sources' sums over all steps */

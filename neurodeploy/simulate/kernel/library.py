@@ -81,6 +81,7 @@ class Layer(ctypes.Structure):
         ("levels", ctypes.c_int32),
         ("remembers", ctypes.c_int32),
         ("u_remembers", ctypes.c_int32),
+        ("halvings", ctypes.c_int32),
         ("wraps", ctypes.c_int32),
         ("constant", ctypes.c_int32),
         ("summed", ctypes.c_int32),

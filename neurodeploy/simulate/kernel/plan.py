@@ -94,6 +94,7 @@ class LayerPlan:
         levels: D.
         remembers: A step sees what the one before left.
         u_remembers: The current does.
+        halvings: How often a step halves every membrane; -1 where a decay is something else.
         v_keep: (padded,) int32, 4096 - v_decay.
         u_keep: (padded,) int32, 4096 - i_decay.
         bias: (D, padded) int32, shifted by 6 bits.
@@ -110,6 +111,7 @@ class LayerPlan:
     levels: int = 0
     remembers: bool = False
     u_remembers: bool = False
+    halvings: int = -1
     v_keep: NDArray[np.int32] | None = None
     u_keep: NDArray[np.int32] | None = None
     bias: NDArray[np.int32] | None = None
@@ -287,12 +289,19 @@ def _with_neurons(plan: LayerPlan, node: IntegerLif, steps: int) -> LayerPlan:
         levels=len(node.levels),
         remembers=remembers,
         u_remembers=u_remembers,
+        halvings=_halvings(v_keep[: plan.channels]),
         v_keep=v_keep,
         u_keep=u_keep,
         bias=np.stack([spread(bias << 6, 0) for bias in biases]),
         threshold=threshold,
         weight_bound=plan.weight_bound,
     )
+
+
+def _halvings(keep: NDArray[np.int32]) -> int:
+    """The n for which every membrane keeps 2**-n of its value, else -1."""
+    found = [count for count in range(13) if np.all(keep == 4096 >> count)]
+    return found[0] if found else -1
 
 
 def _current_threshold(vth: int, bias: IntArray) -> IntArray:

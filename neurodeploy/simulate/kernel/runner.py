@@ -276,6 +276,7 @@ class _Run:
             levels=layer.levels,
             remembers=layer.remembers,
             u_remembers=layer.u_remembers,
+            halvings=layer.halvings,
             wraps=may_wrap(layer, self.largest, self.plan.steps),
             constant=not any(term.step_bytes for term in terms),
             summed=layer.summed,

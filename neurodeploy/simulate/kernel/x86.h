@@ -204,10 +204,17 @@ ND_TARGET_AVX512 ND_INLINE __m512i decayed_current(__m512i x, __m512i keep) {
     return negated_where(x, kept);
 }
 
+/* x divided by 2 'count' times, truncated toward zero. */
+ND_TARGET_AVX512 ND_INLINE __m512i halved(__m512i x, int count) {
+    const __m512i ones = _mm512_srl_epi32(_mm512_srai_epi32(x, 31), _mm_cvtsi32_si128(32 - count));
+    return _mm512_sra_epi32(_mm512_add_epi32(x, ones), _mm_cvtsi32_si128(count));
+}
+
 /* One population, a current that is forgotten after a step and stays inside its register: the commonest neuron. */
 ND_TARGET_AVX512 ND_INLINE void fire_single_avx512(
-    const nd_layer *layer, const int32_t *sums, int places, int step, int32_t *v, uint8_t *out) {
-    const int channels = layer->channels;
+    const nd_layer *layer, const int32_t *sums, int places, int32_t *v, uint8_t *out, const int started,
+    const int halving) {
+    const int channels = layer->channels, halvings = layer->halvings;
     const __m512i top = _mm512_set1_epi32(ND_LIMIT - 1), bottom = _mm512_set1_epi32(1 - ND_LIMIT);
     const __m128i one = _mm_set1_epi8(1);
     for (int first = 0; first < channels; first += ND_LANES) {
@@ -218,10 +225,13 @@ ND_TARGET_AVX512 ND_INLINE void fire_single_avx512(
         uint8_t *spikes = out + first;
         for (int place = 0; place < places; place++, sum += channels, membrane += channels, spikes += channels) {
             __m512i x = _mm512_add_epi32(_mm512_slli_epi32(_mm512_loadu_si512(sum), 6), bias);
-            if (step) x = _mm512_add_epi32(x, decayed_membrane(_mm512_loadu_si512(membrane), keep));
+            if (started) {
+                const __m512i before = _mm512_loadu_si512(membrane);
+                x = _mm512_add_epi32(x, halving ? halved(before, halvings) : decayed_membrane(before, keep));
+            }
             x = _mm512_max_epi32(_mm512_min_epi32(x, top), bottom);
-            _mm512_storeu_si512(membrane, _mm512_maskz_mov_epi32(_mm512_cmple_epi32_mask(x, threshold), x));
             const __mmask16 fired = _mm512_cmpgt_epi32_mask(x, threshold);
+            _mm512_storeu_si512(membrane, _mm512_maskz_mov_epi32((__mmask16)~fired, x));
             _mm_storeu_si128((__m128i *)(void *)spikes, _mm_maskz_mov_epi8(fired, one));
         }
     }
@@ -230,8 +240,9 @@ ND_TARGET_AVX512 ND_INLINE void fire_single_avx512(
 ND_TARGET_AVX512 ND_INLINE void fire_avx512(
     const nd_layer *layer, const int32_t *sums, int places, int step, int32_t *u, int32_t *v, uint8_t *out) {
     if (layer->levels == 1 && !layer->u_remembers && !layer->wraps) {
-        if (step) fire_single_avx512(layer, sums, places, 1, v, out);
-        else fire_single_avx512(layer, sums, places, 0, v, out);
+        if (!step) fire_single_avx512(layer, sums, places, v, out, 0, 0);
+        else if (layer->halvings >= 0) fire_single_avx512(layer, sums, places, v, out, 1, 1);
+        else fire_single_avx512(layer, sums, places, v, out, 1, 0);
         return;
     }
     const int channels = layer->channels, levels = layer->levels;
