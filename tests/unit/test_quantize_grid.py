@@ -112,7 +112,7 @@ def test_a_fading_current_becomes_a_cuba_lif() -> None:
 def test_spikes_that_are_counted_directly() -> None:
     net = chain([even_weights(np.random.default_rng(0), 3, 4, 3, 3, limit=4)] * 1 + [np.full((3, 3, 1, 1), 2)], steps=3)
     nodes = {name: net.nodes[name] for name in ("input", "conv0", "lif0")}
-    nodes["output"] = IntegerReadout("output", np.zeros(1, np.int64))
+    nodes["output"] = IntegerReadout("output", np.zeros(3, np.int64))
     edges = (("input", "conv0"), ("conv0", "lif0"), ("lif0", "output"))
     counting = replace(net, nodes=nodes, edges=edges, units={"lif0": 2.0**-8, "output": 1.0})
     network = grid_network(counting, (8, 8))
