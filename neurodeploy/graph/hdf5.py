@@ -56,27 +56,42 @@ def check_objects(path: Path, file: h5py.File) -> None:
         _refuse_empty(path, name, item, size)
 
 
-_HEAP = b"GCOL\x01\x00\x00\x00"
+_TEXTS = b"GCOL\x01\x00\x00\x00"
 """How a collection of texts of variable length begins."""
 
-_HEAP_OBJECT = struct.Struct("<HHIQ")
+_NAMES = b"HEAP\x00\x00\x00\x00"
+"""How the heap of a group's names begins."""
+
+_TEXT = struct.Struct("<HHIQ")
 """Number, references, nothing, size of what follows."""
 
 
 def _check_heaps(path: Path) -> None:
-    """Walks the collections of texts: the library goes round for ever at an object that takes no space."""
+    """Walks the file's heaps: the library goes round for ever at a text that takes no space, and takes any memory."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start = content.find(_HEAP)
-        while start >= 0:
-            place = start + 16
-            end = start + int.from_bytes(content[start + 8 : start + 16], "little")
-            while place + _HEAP_OBJECT.size <= min(end, len(content)):
-                number, _, _, size = _HEAP_OBJECT.unpack_from(content, place)
-                step = size if number == 0 else _HEAP_OBJECT.size + -(-size // 8) * 8
-                if step < _HEAP_OBJECT.size:
-                    raise UserError("its texts are damaged: an object without an end", node=str(path))
-                place += step
-            start = content.find(_HEAP, start + 1)
+        for start in _places(content, _TEXTS):
+            _check_texts(path, content, start)
+        for start in _places(content, _NAMES):
+            if int.from_bytes(content[start + 8 : start + 16], "little") > len(content):
+                raise UserError("its names are damaged: they are larger than the file", node=str(path))
+
+
+def _places(content: mmap.mmap, signature: bytes) -> Iterator[int]:
+    place = content.find(signature)
+    while place >= 0:
+        yield place
+        place = content.find(signature, place + 1)
+
+
+def _check_texts(path: Path, content: mmap.mmap, start: int) -> None:
+    place = start + 16
+    end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+    while place + _TEXT.size <= min(end, len(content)):
+        number, _, _, size = _TEXT.unpack_from(content, place)
+        step = size if number == 0 else _TEXT.size + -(-size // 8) * 8
+        if step < _TEXT.size:
+            raise UserError("its texts are damaged: an object without an end", node=str(path))
+        place += step
 
 
 def first_line(error: BaseException) -> str:

@@ -149,6 +149,16 @@ def test_a_word_where_numbers_belong_is_refused(tmp_path: Path, node: str, field
         read_nir(path)
 
 
+def test_names_larger_than_their_file_take_no_memory(tmp_path: Path) -> None:
+    content = bytearray((GOLDEN / "nir" / "network.nir").read_bytes())
+    place = content.index(b"HEAP\x00") + 8
+    content[place : place + 8] = (1 << 40).to_bytes(8, "little")
+    path = tmp_path / "network.nir"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"network\.nir: its names are damaged"):
+        read_nir(path)
+
+
 @pytest.mark.parametrize(("place", "value"), [(6, b"\x01"), (4, b"\xff"), (10, b"\x63\x00")])
 def test_an_archive_of_another_kind_is_refused(tmp_path: Path, place: int, value: bytes) -> None:
     """Encrypted, of another version, or compressed in a way of its own: in the archive's own list and in the member."""
