@@ -71,10 +71,13 @@ def test_no_access_out_of_bounds_and_no_undefined_behaviour(tmp_path: Path, monk
 
 def test_the_sanitizer_would_see_a_buffer_that_is_too_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = sanitized(tmp_path, monkeypatch)
-    short = PROGRAM.replace(
-        "sys.exit(pytest.main",
-        "from neurodeploy.simulate.kernel import runner\nrunner._slack = lambda place_bytes: 0\nsys.exit(pytest.main",
+    tighter = (
+        "from neurodeploy.simulate.kernel import buffers, runner\n"
+        "assert buffers.slack is runner.slack\n"
+        "buffers.slack = runner.slack = lambda place_bytes: 0\n"
     )
+    short = PROGRAM.replace("sys.exit(pytest.main", tighter + "sys.exit(pytest.main")
+    assert short != PROGRAM
     done = run(["-c", short, str(made), f"{Path(__file__).with_name('test_kernel.py')}::test_a_student"])
     assert done.returncode != 0
     assert "AddressSanitizer: heap-buffer-overflow" in done.stderr
