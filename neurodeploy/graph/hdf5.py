@@ -111,6 +111,8 @@ def _walk(path: Path, file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
         for raw in group.id:
             key = raw.decode("utf-8", "replace")
             name = f"{prefix}/{key}" if prefix else key
+            if key.encode() != raw:
+                raise UserError("has a name that is no text", node=f"{path}: {name}")
             if group.id.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
                 raise UserError("is a link to somewhere else, which is refused", node=f"{path}: {name}")
             found = h5py.h5o.open(group.id, raw)

@@ -12,12 +12,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from neurodeploy.distill.recipe import load_recipe
 from neurodeploy.errors import UserError
 from neurodeploy.graph.hdf5 import check_objects
 from neurodeploy.graph.nir_file import read_nir, write_nir
 from neurodeploy.hardware.profile import load_profile
+from neurodeploy.images.io import read_image, read_size
 from neurodeploy.report.arrays import read_codes
 from neurodeploy.report.inspect import inspect_path
 from neurodeploy.shipped import shipped
@@ -69,6 +71,11 @@ def weights_of_other_channels(file: h5py.File) -> None:
     file["layer/1/weight"] = np.concatenate([weight, weight], axis=1)
 
 
+def a_name_that_is_no_text(file: h5py.File) -> None:
+    file["layer"].id.links.create_hard(b"\xff1", file.id, b"layer/1/neuron")
+    del file["layer/1/neuron"]
+
+
 NETX: dict[Callable[[h5py.File], None], str] = {
     a_type_as_an_object: "neither a group nor a data set",
     a_layer_that_is_data: "layer/1: is no layer",
@@ -76,6 +83,7 @@ NETX: dict[Callable[[h5py.File], None], str] = {
     a_shape_of_four: "layer/0/shape: is no shape",
     a_threshold_a_neuron: "vThMant: declares more data than it can hold",
     weights_that_nobody_wrote: "weight: declares more data than it can hold",
+    a_name_that_is_no_text: "has a name that is no text",
     a_delay_of_nowhere: "layer/1/delay: is missing",
     weights_of_other_channels: "gets another number of channels than it is made for",
 }
@@ -200,6 +208,17 @@ def test_a_damaged_hint_is_refused_by_file_and_name(tmp_path: Path) -> None:
     write_nir(tmp_path / "network.nir", graph)
     with pytest.raises(UserError, match=r"network\.nir: metadata: its hint 'host' is refused"):
         resolve(str(tmp_path / "network.nir"))
+
+
+def test_a_part_of_a_picture_that_claims_a_gigabyte_takes_no_memory(tmp_path: Path) -> None:
+    """Behind the pixels Pillow reads on, in pieces as long as they say."""
+    path = tmp_path / "p.png"
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-12] + (0x4E470D0A).to_bytes(4, "big") + b"IDAT" + content[-40:])
+    for read in (read_image, read_size):
+        with pytest.raises(UserError, match=r"p\.png: is damaged or cut short.*claims more than the file holds"):
+            read(path)
 
 
 DEEP = "a = " + "[" * 5000
