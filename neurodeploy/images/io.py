@@ -302,7 +302,31 @@ def regular_file(path: str | Path) -> Path:
         raise UserError("is empty", node=str(path), have="0 bytes")
     if size > MAX_FILE_BYTES:
         raise UserError("is too large", node=str(path), have=f"{size} bytes", limit=f"{MAX_FILE_BYTES} bytes")
+    try:
+        _check_png_chunks(path, size)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror or error}", node=str(path)) from error
     return path
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def _check_png_chunks(path: Path, size: int) -> None:
+    """Refuses a PNG with a chunk that claims far more than its file: the decoder would take the memory for it."""
+    with path.open("rb") as file:
+        if file.read(len(_PNG)) != _PNG:
+            return
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big")
+            if length > max(size, 1 << 20):
+                raise UserError(
+                    "is damaged or cut short and cannot be decoded: a part claims more than the file holds",
+                    node=str(path),
+                    have=f"{length} bytes",
+                    limit=f"{size} bytes",
+                )
+            file.seek(length + 4, 1)
 
 
 def _check_header(path: Path, image: Image.Image, max_pixels: int) -> None:

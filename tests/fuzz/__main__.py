@@ -171,6 +171,8 @@ What earlier runs found is fixed and kept, one test each, in `tests/unit/test_fu
 | netx | thresholds of 16 million neurons: sorted, for more than 2 s | compared, not sorted |
 | netx | channels that do not fit: refused without the name of the file | named |
 | NIR | a word for a stride, 0 for a stride of a pool: two kinds of crash | refused by name |
+| netx | names of layers that are no UTF-8: a crash | refused by name |
+| pictures | a PNG with a part that claims a gigabyte: Pillow takes the memory | refused beforehand |
 | NIR | a text of an encoding that h5py does not know: a crash | refused by name |
 | NIR | a damaged hint: refused without the name of the file | named |
 | arrays, proofs | numpy reads headers with Python's parser, which raises what it likes | refused |
