@@ -62,6 +62,9 @@ _TEXTS = b"GCOL\x01\x00\x00\x00"
 _NAMES = b"HEAP\x00\x00\x00\x00"
 """How the heap of a group's names begins."""
 
+_ENTRIES = b"SNOD\x01\x00"
+"""How a list of a group's objects begins."""
+
 _TEXT = struct.Struct("<HHIQ")
 """Number, references, nothing, size of what follows."""
 
@@ -74,6 +77,19 @@ def _check_heaps(path: Path) -> None:
         for start in _places(content, _NAMES):
             if int.from_bytes(content[start + 8 : start + 16], "little") > len(content):
                 raise UserError("its names are damaged: they are larger than the file", node=str(path))
+        for start in _places(content, _ENTRIES):
+            _check_headers(path, content, start)
+
+
+def _check_headers(path: Path, content: mmap.mmap, start: int) -> None:
+    """The headers of the objects that a group lists: of the first version, whose size stands behind 8 bytes."""
+    count = int.from_bytes(content[start + 6 : start + 8], "little")
+    for entry in range(start + 8, start + 8 + 40 * count, 40):
+        header = int.from_bytes(content[entry + 8 : entry + 16], "little")
+        if header + 12 > len(content) or content[header] != 1:
+            continue
+        if int.from_bytes(content[header + 8 : header + 12], "little") > len(content):
+            raise UserError("an object is damaged: its header is larger than the file", node=str(path))
 
 
 def _places(content: mmap.mmap, signature: bytes) -> Iterator[int]:
@@ -86,7 +102,9 @@ def _places(content: mmap.mmap, signature: bytes) -> Iterator[int]:
 def _check_texts(path: Path, content: mmap.mmap, start: int) -> None:
     place = start + 16
     end = start + int.from_bytes(content[start + 8 : start + 16], "little")
-    while place + _TEXT.size <= min(end, len(content)):
+    if end > len(content):
+        raise UserError("its texts are damaged: they are larger than the file", node=str(path))
+    while place + _TEXT.size <= end:
         number, _, _, size = _TEXT.unpack_from(content, place)
         step = size if number == 0 else _TEXT.size + -(-size // 8) * 8
         if step < _TEXT.size:

@@ -117,7 +117,9 @@ def _bad_integers(*fields: str, least: int, count: tuple[int, ...], words: bool 
                     continue
                 return f"{field} {values!r}"
             array = np.asarray(values)
-            whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and np.all(array == np.round(array)))
+            whole = array.dtype.kind in "iu" or (
+                array.dtype.kind == "f" and np.all(np.isfinite(array)) and np.all(array == np.round(array))
+            )
             if array.ndim > 1 or array.size not in count or not whole or array.min() < least:
                 return f"{field} {array.tolist() if array.size <= 8 else array.shape}"
         return None

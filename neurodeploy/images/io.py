@@ -310,13 +310,26 @@ def regular_file(path: str | Path) -> Path:
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_MAX_RATIO = 1100
+"""Bytes of pixels that one byte of a PNG may stand for; deflate reaches 1032."""
 
 
 def _check_png_chunks(path: Path, size: int) -> None:
-    """Refuses a PNG with a chunk that claims far more than its file: the decoder would take the memory for it."""
+    """Refuses a PNG that claims far more than its file can hold: the decoder would take the memory for it."""
     with path.open("rb") as file:
-        if file.read(len(_PNG)) != _PNG:
+        head = file.read(len(_PNG) + 16)
+        if not head.startswith(_PNG):
             return
+        # a bit a pixel at least
+        width, height = (int.from_bytes(head[place : place + 4], "big") for place in (16, 20))
+        least = width * height // 8
+        if least > 1 << 20 and least > _MAX_RATIO * size:
+            raise UserError(
+                "is damaged or cut short and cannot be decoded: it has more pixels than its bytes can hold",
+                node=str(path),
+                have=f"{height} x {width} pixels in {size} bytes",
+            )
+        file.seek(len(_PNG))
         while len(head := file.read(8)) == 8:
             length = int.from_bytes(head[:4], "big")
             if length > max(size, 1 << 20):

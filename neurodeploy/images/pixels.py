@@ -171,11 +171,19 @@ def _decode_plain(image: Image.Image) -> Levels:
     return levels[..., 0] if gray and transparent else levels
 
 
+ROWS = 256
+"""Rows that are composited at once: 64 bits a value for whole pictures would be eight times what they take."""
+
+
 def _on_black(colour: Levels, alpha: Levels) -> Levels:
     """Composites on black: ``round(colour * alpha / top)`` with top = 255 or 65535."""
     top = np.uint64(np.iinfo(colour.dtype).max)
-    product = colour.astype(np.uint64) * alpha.astype(np.uint64)
-    return ((product + top // np.uint64(2)) // top).astype(colour.dtype)
+    out = np.empty_like(colour)
+    for start in range(0, len(colour), ROWS):
+        rows = slice(start, start + ROWS)
+        product = colour[rows].astype(np.uint64) * alpha[rows].astype(np.uint64)
+        out[rows] = (product + top // np.uint64(2)) // top
+    return out
 
 
 def _without_key(levels: Levels, key: object) -> Levels:

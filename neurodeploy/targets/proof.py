@@ -184,6 +184,8 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
             for entry in archive.infolist():
                 if entry.compress_type != zipfile.ZIP_STORED or not entry.filename.endswith(".npy"):
                     raise UserError("holds a member that is compressed or no array", node=f"{path}: {entry.filename}")
+                if entry.file_size > path.stat().st_size:
+                    raise UserError("holds a member that is larger than it", node=f"{path}: {entry.filename}")
                 arrays[entry.filename.removesuffix(".npy")] = _array(archive.read(entry), f"{path}: {entry.filename}")
     # zipfile raises RuntimeErrors for other versions and encrypted members, and what struct raises
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, RuntimeError, struct.error) as error:
