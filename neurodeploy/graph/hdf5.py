@@ -31,9 +31,6 @@ MAX_DEPTH = 16
 MAX_RATIO = 1100
 """Bytes that one stored byte may stand for in an array of more than a MiB; deflate, the filter in use, reaches 1032."""
 
-_STRING_BYTES = 4096
-"""What a string of variable length is counted as: HDF5 does not say it beforehand."""
-
 
 def check_objects(path: Path, file: h5py.File) -> None:
     """Refuses what no reader should touch: links, objects that stand twice, foreign types, arrays beyond the limits.
@@ -41,19 +38,20 @@ def check_objects(path: Path, file: h5py.File) -> None:
     Raises:
         UserError: With the path and the name of the first object that is refused.
     """
-    _check_heaps(path)
-    total = 0
-    for name, item in _walk(path, file):
-        size = _dataset_bytes(path, name, item)
-        total += size
-        if size > MAX_ARRAY or total > MAX_BYTES:
-            raise UserError(
-                "its arrays are too large",
-                node=f"{path}: {name}",
-                have=f"{size / (1 << 30):.3g} GiB here, {total / (1 << 30):.3g} GiB so far",
-                limit=f"{MAX_ARRAY / (1 << 30):g} GiB an array, {MAX_BYTES >> 30} GiB in all",
-            )
-        _refuse_empty(path, name, item, size)
+    with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        _check_heaps(path, content)
+        total = 0
+        for name, item in _walk(path, file):
+            size = _dataset_bytes(path, name, item, content)
+            total += size
+            if size > MAX_ARRAY or total > MAX_BYTES:
+                raise UserError(
+                    "its arrays are too large",
+                    node=f"{path}: {name}",
+                    have=f"{size / (1 << 30):.3g} GiB here, {total / (1 << 30):.3g} GiB so far",
+                    limit=f"{MAX_ARRAY / (1 << 30):g} GiB an array, {MAX_BYTES >> 30} GiB in all",
+                )
+            _refuse_empty(path, name, item, size)
 
 
 _TEXTS = b"GCOL\x01\x00\x00\x00"
@@ -69,16 +67,28 @@ _TEXT = struct.Struct("<HHIQ")
 """Number, references, nothing, size of what follows."""
 
 
-def _check_heaps(path: Path) -> None:
+def _check_heaps(path: Path, content: mmap.mmap) -> None:
     """Walks the file's heaps: the library goes round for ever at a text that takes no space, and takes any memory."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for start in _places(content, _TEXTS):
-            _check_texts(path, content, start)
-        for start in _places(content, _NAMES):
-            if int.from_bytes(content[start + 8 : start + 16], "little") > len(content):
-                raise UserError("its names are damaged: they are larger than the file", node=str(path))
-        for start in _places(content, _ENTRIES):
-            _check_headers(path, content, start)
+    for start in _places(content, _TEXTS):
+        _check_texts(path, content, start)
+    for start in _places(content, _NAMES):
+        _check_names(path, content, start)
+    for start in _places(content, _ENTRIES):
+        _check_headers(path, content, start)
+
+
+def _check_names(path: Path, content: mmap.mmap, start: int) -> None:
+    """The heap of a group's names, and the chain of its free places: 1 ends it, and a circle never does."""
+    size, free, address = (int.from_bytes(content[at : at + 8], "little") for at in range(start + 8, start + 32, 8))
+    if size > len(content):
+        raise UserError("its names are damaged: they are larger than the file", node=str(path))
+    seen: set[int] = set()
+    # a place that lies outside is refused by the library
+    while free != 1 and free + 16 <= size and address + free + 8 <= len(content):
+        if free in seen:
+            raise UserError("its names are damaged: their free places go in a circle", node=str(path))
+        seen.add(free)
+        free = int.from_bytes(content[address + free : address + free + 8], "little")
 
 
 def _check_headers(path: Path, content: mmap.mmap, start: int) -> None:
@@ -148,7 +158,7 @@ def _walk(path: Path, file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
                 yield name, h5py.Dataset(found)
 
 
-def _dataset_bytes(path: Path, name: str, item: h5py.Dataset) -> int:
+def _dataset_bytes(path: Path, name: str, item: h5py.Dataset, content: mmap.mmap) -> int:
     where = f"{path}: {name}"
     try:
         dtype = item.dtype
@@ -161,8 +171,25 @@ def _dataset_bytes(path: Path, name: str, item: h5py.Dataset) -> int:
     is_text = h5py.check_string_dtype(dtype) is not None
     if not is_text and (dtype.kind not in "iufb" or dtype.subdtype is not None):
         raise UserError("holds something else than real numbers or text", node=where, have=str(dtype))
-    width = _STRING_BYTES if dtype.kind == "O" else dtype.itemsize
-    return width * int(np.prod(item.shape, dtype=object))
+    size = int(np.prod(item.shape, dtype=object))
+    return _texts_bytes(where, item, size, content) if dtype.kind == "O" else dtype.itemsize * size
+
+
+def _texts_bytes(where: str, item: h5py.Dataset, count: int, content: mmap.mmap) -> int:
+    """What texts of variable length take: their lengths stand in the data set, and are believed by the library."""
+    if item.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS:
+        raise UserError("keeps its texts in pieces, which is refused", node=where)
+    start = item.id.get_offset()
+    if start is None or count == 0:  # nobody wrote any
+        return 8 * count
+    width = 8 + item.file.id.get_create_plist().get_sizes()[0]
+    end = start + width * count
+    if end > len(content):
+        raise UserError("its texts are damaged: they are larger than the file", node=where)
+    lengths = [int.from_bytes(content[place : place + 4], "little") for place in range(start, end, width)]
+    if max(lengths) > len(content):
+        raise UserError("its texts are damaged: one is larger than the file", node=where)
+    return 8 * count + sum(lengths)
 
 
 def _refuse_empty(path: Path, name: str, item: h5py.Dataset, size: int) -> None:

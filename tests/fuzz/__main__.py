@@ -166,6 +166,9 @@ What earlier runs found is fixed and kept, one test each, in `tests/unit/test_fu
 |---|---|---|
 | NIR, netx | HDF5 goes round for ever at a free object of size 0 among a file's texts | these are walked first |
 | NIR, netx | names of groups that claim to be larger than the file: HDF5 takes the memory | refused beforehand |
+| NIR, netx | free places among a group's names that go in a circle: HDF5 takes all memory | walked first |
+| NIR, netx | headers and texts that claim to be larger than the file: HDF5 takes the memory | refused beforehand |
+| NIR, netx | one text to which many refer: a small file, gigabytes once it is read | counted every time |
 | NIR, netx | an array that nobody stored: many MiB of zeros from some kB | refused by the bytes that are stored |
 | netx | a type, a data set or nothing where a layer or its shape belongs: crashes | refused by name |
 | netx | thresholds of 16 million neurons: sorted, for more than 2 s | compared, not sorted |
@@ -173,10 +176,13 @@ What earlier runs found is fixed and kept, one test each, in `tests/unit/test_fu
 | NIR | a word for a stride, 0 for a stride of a pool: two kinds of crash | refused by name |
 | netx | names of layers that are no UTF-8: a crash | refused by name |
 | pictures | a PNG with a part that claims a gigabyte: Pillow takes the memory | refused beforehand |
+| NIR | an infinite stride: a crash | refused by name |
+| pictures | a PNG of millions of rows in half a kB: a gigabyte, and seconds | refused by the bytes that are stored |
 | NIR | a text of an encoding that h5py does not know: a crash | refused by name |
 | NIR | a damaged hint: refused without the name of the file | named |
 | arrays, proofs | numpy reads headers with Python's parser, which raises what it likes | refused |
 | proofs | an archive of another version, or encrypted: crashes | refused |
+| proofs | a member that claims to be larger than its archive: the memory is taken | refused beforehand |
 | arrays | a header of 4 GB: the memory is taken before it is refused | its length is looked at first |
 | recipes, profiles, run folders | integers of 5,000 digits, brackets 900 deep: crashes | refused |
 | ONNX | a name that is no text | refused |

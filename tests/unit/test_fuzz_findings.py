@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +166,139 @@ def test_names_larger_than_their_file_take_no_memory(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"network\.nir: its names are damaged"):
         read_nir(path)
+
+
+def own_free_place(content: bytearray) -> None:
+    """The chain of free places among a group's names leads back to where it begins."""
+    heap = next(at for at in places(content, b"HEAP\x00") if content[at + 16 : at + 24] != ONE)
+    free, address = (int.from_bytes(content[at : at + 8], "little") for at in (heap + 16, heap + 24))
+    content[address + free : address + free + 8] = content[heap + 16 : heap + 24]
+
+
+def endless_header(content: bytearray) -> None:
+    """The header of the first object of a group claims four gigabytes."""
+    entry = content.index(b"SNOD\x01\x00") + 8
+    header = int.from_bytes(content[entry + 8 : entry + 16], "little")
+    assert content[header] == 1
+    content[header + 8 : header + 12] = b"\xf0\xff\xff\xff"
+
+
+def endless_texts(content: bytearray) -> None:
+    place = content.index(b"GCOL\x01") + 8
+    content[place : place + 8] = (1 << 40).to_bytes(8, "little")
+
+
+def endless_text(content: bytearray) -> None:
+    """What refers to a text among them, by length, address and number, claims that it has a gigabyte."""
+    texts = content.index(b"GCOL\x01")
+    reference = content.index(texts.to_bytes(8, "little") + (1).to_bytes(4, "little")) - 4
+    content[reference + 3] = 0x4F
+
+
+ONE = (1).to_bytes(8, "little")
+HDF5: dict[Callable[[bytearray], None], str] = {
+    own_free_place: "its names are damaged: their free places go in a circle",
+    endless_header: "an object is damaged: its header is larger than the file",
+    endless_texts: "its texts are damaged: they are larger than the file",
+    endless_text: "its texts are damaged: one is larger than the file",
+}
+
+
+def places(content: bytes | bytearray, word: bytes) -> list[int]:
+    return [at for at in range(len(content)) if content.startswith(word, at)]
+
+
+@pytest.mark.parametrize("damage", HDF5, ids=lambda damage: damage.__name__)
+def test_what_hdf5_would_take_all_memory_for_is_refused(tmp_path: Path, damage: Callable[[bytearray], None]) -> None:
+    content = bytearray((GOLDEN / "nir" / "network.nir").read_bytes())
+    damage(content)
+    path = tmp_path / "network.nir"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"network\.nir.*{HDF5[damage]}"):
+        read_nir(path)
+
+
+def test_a_netx_file_is_looked_at_in_the_same_way(tmp_path: Path) -> None:
+    content = bytearray((GOLDEN / "lava" / "network.net").read_bytes())
+    own_free_place(content)
+    path = tmp_path / "network.net"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"network\.net: its names are damaged: their free places go in a circle"):
+        read_net(path)
+
+
+def test_texts_that_are_kept_in_pieces_are_refused(tmp_path: Path) -> None:
+    """Their lengths cannot be looked at before the library believes them."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("names", data=["a", "b"], dtype=h5py.string_dtype(), chunks=(1,))
+        with pytest.raises(UserError, match=r"a\.h5: names: keeps its texts in pieces"):
+            check_objects(tmp_path / "a.h5", file)
+
+
+def test_one_text_that_stands_for_many_is_counted_every_time(tmp_path: Path) -> None:
+    """4,096 references to one text of a mebibyte: a file of one MiB, and four GiB once it is read."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("names", data=["x" * (1 << 20), *[""] * 4095], dtype=h5py.string_dtype())
+        start = file["names"].id.get_offset()
+    content = path.read_bytes()
+    path.write_bytes(content[:start] + content[start : start + 16] * 4096 + content[start + 16 * 4096 :])
+    with h5py.File(path, "r") as file, pytest.raises(UserError, match=r"a\.h5: names: its arrays are too large"):
+        check_objects(path, file)
+
+
+@pytest.mark.parametrize("field", ["stride", "padding"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_field_of_whole_numbers_is_not_infinite(tmp_path: Path, value: float, field: str) -> None:
+    path = tmp_path / "network.nir"
+    shutil.copy(GOLDEN / "nir" / "network.nir", path)
+    with h5py.File(path, "r+") as file:
+        del file[f"node/nodes/conv0/{field}"]
+        file[f"node/nodes/conv0/{field}"] = np.array([value, 1.0])
+    with pytest.raises(UserError, match=r"network\.nir(.|\n)*conv0: "):
+        read_nir(path)
+
+
+def test_a_member_of_a_proof_that_claims_a_terabyte_takes_no_memory(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + bytes(120))
+    content = bytearray((tmp_path / "x.npz").read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 20 : entry + 28] = b"\xf0\xff\xff\x7f" * 2
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.npz: x\.npy: holds a member that is larger than it"):
+        read_npz(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("height", [0x2C0009, 0x400009])
+def test_a_picture_of_millions_of_rows_in_half_a_kilobyte_is_refused(tmp_path: Path, height: int) -> None:
+    """The decoder makes black rows of what is missing: a gigabyte of them, and seconds for what is transparent."""
+    path = tmp_path / "p.png"
+    Image.fromarray(np.zeros((9, 11, 4), np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    content[20:24] = height.to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    for read in (read_image, read_size):
+        with pytest.raises(UserError, match=r"p\.png: is damaged or cut short.*more pixels than its bytes can hold"):
+            read(path)
+
+
+def test_a_picture_that_compresses_well_is_read(tmp_path: Path) -> None:
+    """64 million pixels of one bit, in as few bytes as deflate makes of them, are no claim."""
+    Image.new("1", (8192, 8192)).save(tmp_path / "p.png", optimize=True)
+    assert (tmp_path / "p.png").stat().st_size < 20_000
+    assert read_size(tmp_path / "p.png")[-2:] == (8192, 8192)
+
+
+def test_what_is_transparent_is_composited_in_strips(tmp_path: Path) -> None:
+    """The same values as all at once, behind the first strip too."""
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 3, 4), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "p.png")
+    alpha = pixels[..., 3:].astype(int)
+    wanted = (pixels[..., :3] * alpha + 127) // 255
+    have = read_image(tmp_path / "p.png", channels=3)
+    assert np.array_equal(np.round(have * 255).astype(int), wanted.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(("place", "value"), [(6, b"\x01"), (4, b"\xff"), (10, b"\x63\x00")])
