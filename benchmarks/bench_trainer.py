@@ -270,7 +270,7 @@ def own_steps() -> dict[str, Callable[[], None]]:
     from neurodeploy.networks import fused
 
     student = {"width": 64, "depth": 8, "levels": 4, "steps": 1}
-    train = {"precision": "bf16", "rate_target": 0.2, "rate_weight": 0.2}
+    train = {"precision": "bf16", "sop_target": 1e5}
     recipe = load_recipe({"name": "own", "student": student, "train": train})
     clean = np.random.default_rng(0).random((16, 1, 64, 64), dtype=np.float32)
     batch = PatchBatch(clean + np.float32(0.1), clean, np.zeros(16, np.float32))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 LOG_FIELDS = (
-    *("step", "stage", "loss", "pixel", "hint", "rate", "gradient_norm", "lr", "psnr_db"),
+    *("step", "stage", "loss", "pixel", "hint", "rate", "sop", "gradient_norm", "lr", "psnr_db"),
     *("images_per_s", "seconds"),
 )
 
@@ -47,6 +47,6 @@ class RunLog:
         self.writer.writerow(texts)
         self.file.flush()
         if self.board is not None:
-            for key in ("loss", "pixel", "hint", "rate", "psnr_db"):
+            for key in ("loss", "pixel", "hint", "rate", "sop", "psnr_db"):
                 if texts.get(key):
                     self.board.add_scalar(key, float(texts[key]), int(texts["step"]))

@@ -1,8 +1,8 @@
-"""Losses of H-KD (arXiv 2504.01755): pixels, spectra, the teacher's output, its features, and a spike-rate target."""
+"""Losses of H-KD (arXiv 2504.01755): pixels, spectra, the teacher's output, its features, and a limit on operations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -41,6 +41,6 @@ def feature_loss(
     return error / (scale if mean is None else mean(scale)).clamp(min=1e-12)
 
 
-def rate_loss(rates: Sequence[Tensor], target: float) -> Tensor:
-    """Sum over layers of (rate - target)^2 where the rate exceeds the target."""
-    return torch.stack([(rate - target).clamp(min=0).square() for rate in rates]).sum()
+def sop_loss(operations: Tensor, target: float) -> Tensor:
+    """log(operations / target) where it is above 0: the pull down is the same in shares at every size."""
+    return (operations / target).clamp(min=1).log()

@@ -20,19 +20,20 @@ DEFAULT_MINUTES = 20.0
 STUDENT: dict[str, Any] = {
     "unshuffle": 2,
     "width": 64,
-    "depth": 6,
+    "depth": 4,
     "levels": 4,
     "steps": 1,
     "norm": "batch",
-    "edges": [[1, 3], [1, 5], [3, 5]],
+    "edges": [[1, 3]],
 }
 TRAIN: dict[str, Any] = {
     "steps": 200_000,
-    "lr": 1.6e-2,
+    "lr": 2e-2,
     "ema": 0.999,
     "gamma": 0.0,
+    "sop_target": 100_000.0,
     "precision": "auto",
-    "quantize_from": 0.85,
+    "quantize_from": 0.9,
     "eval_every": 500,
 }
 """What the zoo's denoisers are trained with, see their recipes; the time limit ends a run."""

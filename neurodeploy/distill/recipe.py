@@ -104,8 +104,10 @@ class TrainRecipe(BaseModel):
         "membrane", description="spikes: time mean of the spikes; membrane: time mean of the input current"
     )
     hint_normalise: bool = Field(True, description="divide the feature error by the teacher feature's mean square")
-    rate_target: float | None = Field(None, gt=0, lt=1, description="mean share of the possible spikes a layer")
-    rate_weight: float = Field(0.0, ge=0, description="weight of (rate - target)^2 where the rate exceeds the target")
+    sop_target: float | None = Field(
+        None, gt=0, description="synaptic operations a pixel that training holds the student down to"
+    )
+    sop_weight: float = Field(0.05, gt=0, description="weight of log(operations / sop_target) where it is above 0")
     surrogate: Literal["triangle", "atan", "sigmoid", "superspike"] = "triangle"
     dynamics: Literal["native", "norse"] = Field("native", description="whose LIF steps are used in training")
     quantize_from: float = Field(
@@ -116,12 +118,6 @@ class TrainRecipe(BaseModel):
     )
     checkpoint_seconds: float = Field(30.0, gt=0)
     eval_every: int = Field(500, ge=1, description="steps between scores on held-out pictures")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TrainRecipe:
-        if self.rate_weight > 0 and self.rate_target is None:
-            raise ValueError("rate_weight: needs rate_target")
-        return self
 
 
 class Recipe(BaseModel):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neurodeploy.distill.hints import HintAdapters, choose_hints
-from neurodeploy.distill.losses import fft_loss, pixel_loss, rate_loss
+from neurodeploy.distill.losses import fft_loss, pixel_loss, sop_loss
 from neurodeploy.distill.recipe import AnnSpec, Recipe
 from neurodeploy.distill.schedules import gamma_at, lr_at
 from neurodeploy.distill.team import Team
@@ -25,7 +25,8 @@ from neurodeploy.zoo import student_path
 
 GRID_LR_SHARE = 0.01
 """Peak learning rate of the stage on the integer grid, as a share of the float stage's."""
-
+HINT_LR_SHARE = 0.05
+"""Learning rate of the hints' adapters, as a share of the others'."""
 
 FUSED_DEVICES = ("cpu", "cuda")
 """Where torch has AdamW in one pass."""
@@ -104,19 +105,20 @@ class Trainer:
         return HintAdapters(hints, student.spec.width, channels).to(self.device)
 
     def _optimiser(self) -> torch.optim.AdamW:
-        modules: list[nn.Module] = [self.model, *([self.hints] if self.hints else [])]
         decayed: list[nn.Parameter] = []
         free: list[nn.Parameter] = []
         output = [self.student.output_weight] if self.student else []
-        for module in modules:
-            for parameter in module.parameters():
-                if not any(parameter is weight for weight in output):
-                    (decayed if parameter.ndim > 1 else free).append(parameter)
+        for parameter in self.model.parameters():
+            if not any(parameter is weight for weight in output):
+                (decayed if parameter.ndim > 1 else free).append(parameter)
         decay = {"weight_decay": self.train.weight_decay}
         groups = [{"params": decayed, **decay}, {"params": free, "weight_decay": 0.0}]
         if self.student:
             # no norm follows it, and it receives counts up to D: a step that suits the others would shake the picture
             groups.append({"params": output, **decay, "share": OUTPUT_LR_SHARE / self.student.spec.levels})
+        if self.hints:
+            # no norm steadies them: at the rate of the others they would chase the features that they are to match
+            groups.append({"params": [*self.hints.parameters()], **decay, "share": HINT_LR_SHARE})
         return torch.optim.AdamW(groups, lr=self.train.lr, betas=(0.9, 0.99), fused=self.device.type in FUSED_DEVICES)
 
     # one step
@@ -168,9 +170,10 @@ class Trainer:
                 hint = hints.loss(features, guides, normalise=self.train.hint_normalise, mean=self.team.mean)
                 loss = loss + gamma * hint
                 parts["hint"] = hint.detach()
-        if self.train.rate_weight > 0 and self.train.rate_target is not None:
-            rates = [self.team.mean(rate) for rate in self.student.rates]
-            loss = loss + self.train.rate_weight * rate_loss(rates, self.train.rate_target)
+        if self.train.sop_target is not None:
+            operations = self.team.mean(self.student.synaptic_operations())
+            loss = loss + self.train.sop_weight * sop_loss(operations, self.train.sop_target)
+            parts["sop"] = operations.detach()
         parts["rate"] = torch.stack(self.student.rates).mean().detach()
         return loss, parts
 

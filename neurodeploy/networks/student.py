@@ -177,6 +177,23 @@ class SpikingStudent(nn.Module):
         out = out[..., :height, :width].float()
         return (x - out if spec.residual else out), found
 
+    def synaptic_operations(self) -> Tensor:
+        """Synaptic operations a pixel of the last forward pass, borders apart; a scalar with gradient.
+
+        A spike of ``lif{k}`` meets every synapse of ``conv{k+1}``, once for each population of each LIF that the
+        convolution's current arrives at, directly or by a sum edge.
+        """
+        spec = self.spec
+        total = torch.zeros((), device=self.log_delta.device)
+        for layer, rate in enumerate(self.rates):
+            conv = layer + 1
+            out, _, kernel, _ = spec.conv_shape(conv)
+            receivers = 1 + sum(source == conv for source, _ in spec.edges)
+            copies = receivers * spec.levels if conv < spec.depth else 1
+            spikes = rate * (spec.levels * spec.steps * spec.width / spec.unshuffle**2)
+            total = total + spikes * (out * kernel**2 * copies)
+        return total
+
     def _match_time(self, source: Tensor, like: Tensor) -> Tensor:
         if source.shape[0] == like.shape[0]:
             return source

@@ -37,12 +37,15 @@ class ProtocolRow(BaseModel):
     data: str | None = Field(None, description="folder of clean pictures below the root")
     pairs: tuple[str, str] | None = Field(None, description="folders (degraded, clean) below the root")
     degradation: str | None = None
+    kernels: str | None = Field(None, description="file of blur kernels below the root, to degrade with")
     teacher: str | None = Field(None, description="ARCH:FILE below the root; by default the student's own teacher")
 
     @model_validator(mode="after")
     def _one_source(self) -> ProtocolRow:
         if (self.data is None) == (self.pairs is None):
             raise ValueError("needs data or pairs, one of the two")
+        if self.kernels is not None and (self.data is None or self.degradation is not None):
+            raise ValueError("kernels: go with data, and take the place of degradation")
         return self
 
 
@@ -133,7 +136,8 @@ def _images(model: Model, row: ProtocolRow, root: Path | None) -> ImageSet:
 
     if row.pairs is not None:
         return open_dataset(model, pairs=(place(row.pairs[0]), place(row.pairs[1])))
-    return open_dataset(model, data=place(str(row.data)), degradation=row.degradation)
+    degradation = row.degradation if row.kernels is None else f"motion:{place(row.kernels)}"
+    return open_dataset(model, data=place(str(row.data)), degradation=degradation)
 
 
 def _teacher(model: Model, row: ProtocolRow, root: Path | None) -> Model | None:

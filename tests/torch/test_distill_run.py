@@ -198,7 +198,7 @@ def test_hints_reach_the_teacher_and_the_student(photographs: Path, tmp_path: Pa
         out=tmp_path / "teacher",
     )
     assert teacher.student.endswith("weights.safetensors")
-    recipe_values = values(photographs, steps=30, rate_target=0.1, rate_weight=1.0, output_weight=0.5)
+    recipe_values = values(photographs, steps=30, sop_target=100.0, output_weight=0.5)
     recipe_values["teacher"] = {"model": f"ffdnet:{teacher.student}", "hint_count": 2}
     distill(load_recipe(recipe_values), out=tmp_path / "student")
     with (tmp_path / "student" / "log.csv").open() as file:
@@ -207,6 +207,21 @@ def test_hints_reach_the_teacher_and_the_student(photographs: Path, tmp_path: Pa
     recipe_values["teacher"]["hints"] = [{"teacher": "model.99", "student": "lif0"}]
     with pytest.raises(UserError, match=r"model\.99"):
         distill(load_recipe(recipe_values), out=tmp_path / "bad")
+
+
+def test_a_run_is_held_down_to_its_operations(photographs: Path, tmp_path: Path) -> None:
+    operations = {}
+    for target in (None, 50.0):
+        train = {} if target is None else {"sop_target": target, "sop_weight": 1.0}
+        folder = tmp_path / str(target)
+        distill(load_recipe(values(photographs, steps=60, lr=2e-2, quantize_from=1.0, **train)), out=folder)
+        with (folder / "log.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        operations[target] = [float(row["sop"] or 0) for row in rows], [float(row["rate"]) for row in rows]
+    sops, rates = operations[50.0]
+    assert sops[0] > 100
+    assert sops[-1] < 0.7 * sops[0]
+    assert rates[-1] < operations[None][1][-1]
 
 
 def test_precision_is_chosen_by_what_the_machine_computes_in(

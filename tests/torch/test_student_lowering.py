@@ -12,6 +12,7 @@ import numpy as np  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from neurodeploy.energy.count import OperationCounter  # noqa: E402
 from neurodeploy.graph.portable import portable_graph  # noqa: E402
 from neurodeploy.graph.spec import StudentSpec  # noqa: E402
 from neurodeploy.networks.student import SpikingStudent  # noqa: E402
@@ -73,6 +74,27 @@ def test_the_student_on_its_grid_is_the_integer_network(kind: str, seed: int, he
     neurons = student.spec.width * padded[0] * padded[1] * student.spec.levels * student.spec.steps
     for layer, rate in enumerate(student.rates):
         assert spikes[f"lif{layer}"] == round(float(rate) * neurons)
+
+
+@pytest.mark.parametrize("steps, levels", [(1, 1), (1, 3), (4, 1)])
+def test_the_operations_that_training_holds_down_are_those_of_the_report(steps: int, levels: int) -> None:
+    """With kernels of one pixel there are no borders, so the trainer's count and the report's are the same number."""
+    torch.manual_seed(3)
+    edges = ((1, 2), (1, 3), (2, 3))
+    student = SpikingStudent(StudentSpec(depth=4, width=6, kernel=1, levels=levels, steps=steps, edges=edges))
+    with torch.no_grad():
+        student.log_delta.fill_(-1.0)
+    student.to_grid()
+    image = np.random.RandomState(0).rand(1, 16, 12).astype(np.float32)
+    file = student.to_file()
+    net = quantize(portable_graph(file.spec, file.tensors, (16, 12), quantized=True))
+    counter = OperationCounter(net)
+    restore(net, image, observer=counter)
+    with torch.no_grad():
+        student(torch.from_numpy(image)[None])
+    counted = counter.counts().total("sop")
+    assert counted > 0
+    assert float(student.synaptic_operations()) * image.size == pytest.approx(counted, rel=1e-6)
 
 
 @settings(max_examples=10, deadline=None)

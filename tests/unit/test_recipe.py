@@ -55,7 +55,7 @@ def test_overrides_win_and_are_checked(tmp_path: Path) -> None:
         (GOOD.replace("steps = 1\n", "steps = 4\n"), ["levels", "steps = 1"]),
         (GOOD.replace("sigma = 25", "sigma = -3"), ["sigma"]),
         (GOOD.replace('kind = "gaussian"', 'kind = "fog"'), ["fog"]),
-        (GOOD + "rate_weight = 1.0\n", ["rate_target"]),
+        (GOOD + "sop_target = 0\n", ["train.sop_target", "greater than 0"]),
         ("name = 3 = 4", ["not valid"]),
         ("", ["name"]),
     ],

@@ -154,3 +154,19 @@ def test_every_trained_student_of_the_zoo_is_scored() -> None:
     assert len({(row.model, row.set) for row in rows}) == len(rows)
     trained = {entry.name for entry in zoo.zoo_entries() if entry.kind == "student" and entry.file("weights")}
     assert trained <= {row.model for row in rows}
+
+
+@pytest.mark.parametrize("extra", ['pairs = ["a", "b"]', 'data = "a"\ndegradation = "motion:15"'])
+def test_a_line_with_kernels_degrades_clean_pictures_with_them(tmp_path: Path, extra: str) -> None:
+    page = tmp_path / "protocol.toml"
+    page.write_text(f'[[score]]\nmodel = "m"\nset = "s"\nkernels = "k.npz"\n{extra}\n')
+    with pytest.raises(UserError, match="kernels: go with data"):
+        read_protocol(page)
+    page.write_text('[[score]]\nmodel = "demo"\nset = "s"\nkernels = "k.npz"\ndata = "clean"\n')
+    (row,) = read_protocol(page)
+    (tmp_path / "clean").mkdir()
+    write_image(tmp_path / "clean" / "a.png", np.full((1, 24, 24), 0.5, np.float32))
+    np.savez(tmp_path / "k.npz", k0=np.full((3, 3), 1 / 9))
+    tiny_student(tmp_path / "m.safetensors")
+    images = zoo_table._images(zoo.resolve(str(tmp_path / "m.safetensors")), row, tmp_path)
+    assert "kernels of k.npz" in images.describe()
