@@ -3,9 +3,9 @@
     python tests/fuzz_kernel.py [--seconds 25] [--seed N]
 
 Random networks with extreme numbers run on every instruction path, in both forms, on one thread and two, counted over
-the whole layer or a part of it; every spike, every sum and the output must be those of the reference, and no access may
-lie outside its buffer. Ends after some seconds, with what was compared; a difference is shrunk and shown, and the exit
-code is not 0.
+the whole layer or a part of it; every spike, every sum, every operation that is counted and the output must be those of
+the reference, and no access may lie outside its buffer. Ends after some seconds, with what was compared; a difference
+is shrunk and shown, and the exit code is not 0.
 """
 
 from __future__ import annotations
@@ -47,13 +47,14 @@ def fuzz(library: Path, seconds: float, first: int) -> None:
 
     from neurodeploy.simulate import kernel
     from neurodeploy.simulate.kernel import library as loading
-    from tests.kernel_strategies import assert_same, networks, windows
+    from tests.kernel_strategies import assert_counted, assert_same, networks, windows
 
     loaded = loading.load(library)
     if isinstance(loaded, str):
         raise SystemExit(loaded)
     loading._loaded = lambda: loaded  # type: ignore[assignment]
     compared: Counter[str] = Counter()
+    held = {path: loading.load(library, path) for path in loaded.paths}
 
     def one(drawn: Any, data: st.DataObject, threads: int) -> None:
         net, codes = drawn
@@ -70,6 +71,10 @@ def fuzz(library: Path, seconds: float, first: int) -> None:
                 found = assert_same(net, codes, path, threads, form, owned)  # type: ignore[arg-type]
                 compared["runs"] += 1
                 compared["neurons and steps"] += sum(layer.size for layer in found.layers.values())
+        for found in held.values():
+            loading._loaded = lambda found=found: found  # type: ignore[assignment,misc]
+            assert_counted(net, codes)
+        loading._loaded = lambda: loaded  # type: ignore[assignment]
         compared["networks"] += 1
 
     begin, turn = time.monotonic(), 0

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from neurodeploy.energy.count import OperationCounter
 from neurodeploy.graph.spec import HostSide
 from neurodeploy.quantize.network import (
     IntegerConv,
@@ -18,7 +19,8 @@ from neurodeploy.quantize.network import (
 )
 from neurodeploy.simulate import kernel, reference
 from neurodeploy.simulate.kernel.counts import SpikeCounts
-from neurodeploy.simulate.observe import Trace
+from neurodeploy.simulate.observe import Trace, takes_counts
+from neurodeploy.simulate.restore import run_tiled
 from tests.random_nets import even_weights
 
 
@@ -45,14 +47,11 @@ class Counted:
         self.check(counts, extent)
         assert not counts.values[..., counts.channels :].any(), "channels that only pad do not fire"
         self.layers[name] = counts.values[..., : counts.channels].transpose(0, 3, 1, 2).copy()
-        by_row = self.layers[name].sum(axis=3, dtype=np.int64).transpose(0, 2, 1)
-        np.testing.assert_array_equal(counts.sums[:-1, :, : counts.channels], by_row)
-        ever = self.layers[name].any(axis=0).sum(axis=2).T
-        np.testing.assert_array_equal(counts.sums[-1, :, : counts.channels], ever)
-        assert [counts.spikes(step) for step in range(counts.steps)] == self.layers[name].sum(axis=(1, 2, 3)).tolist()
-        assert counts.ever_active == np.count_nonzero(self.layers[name].any(axis=0))
-        for step in range(counts.steps):
-            np.testing.assert_array_equal(counts.anywhere(step), self.layers[name][step].any(axis=0))
+        seen = self.layers[name].astype(np.int64)
+        np.testing.assert_array_equal(counts.by_place, seen.sum(axis=1))
+        np.testing.assert_array_equal(counts.ever, seen.any(axis=0).sum(axis=0))
+        np.testing.assert_array_equal(counts.by_channel[:, : counts.channels], seen.sum(axis=(0, 3)).T)
+        assert [counts.spikes(step) for step in range(counts.steps)] == seen.sum(axis=(1, 2, 3)).tolist()
 
 
 class Windowed(Counted):
@@ -86,6 +85,19 @@ def assert_same(
         seen = fired if owned is None else fired[(..., *owned)]
         np.testing.assert_array_equal(counted.layers[name], seen, err_msg=name)
     return counted
+
+
+def assert_counted(net: IntegerNetwork, codes: np.ndarray, core: int | None = None) -> None:
+    """Counts the operations of a run of the kernel, whole or in tiles, and of the reference: all must be the same."""
+    by_kernel, by_reference = OperationCounter(net), OperationCounter(net)
+    by_reference._plain_input = False  # as where nothing is compiled
+    assert takes_counts(by_kernel)
+    if core is None:
+        kernel.run(net, codes, observer=by_kernel)
+    else:
+        run_tiled(net, codes, core=core, backend=kernel.run, observer=by_kernel)
+    reference.run(net, codes, observer=by_reference)
+    assert by_kernel.counts().as_dict() == by_reference.counts().as_dict()
 
 
 EXTREME = st.sampled_from(["plain", "odd weights", "deep negative", "huge weights", "huge biases", "always", "never"])

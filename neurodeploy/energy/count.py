@@ -8,20 +8,22 @@ from a mean rate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import lcm
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neurodeploy.energy.arrivals import LinkTables, is_plain, places_reached
 from neurodeploy.energy.connections import Connection, connections
 from neurodeploy.energy.geometry import Shape, node_shapes, nonzero_outputs, reached, tap_histogram
 from neurodeploy.energy.results import Counts, ImageCounts
 from neurodeploy.energy.tally import LayerCounts, empty_rows
 from neurodeploy.errors import InternalError
 from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerLif, IntegerNetwork
-from neurodeploy.simulate.kernel.counts import RowSums, SpikeCounts, marked
+from neurodeploy.simulate import kernel
+from neurodeploy.simulate.kernel.counts import SpikeCounts, count_codes
 from neurodeploy.simulate.observe import BoolArray, IntArray, Pair
 
 Floats = NDArray[np.float64]
@@ -39,6 +41,8 @@ class _Image:
     seen: dict[str, int] = field(default_factory=dict)
     arrived: dict[tuple[str, int], BoolArray] = field(default_factory=dict)
     """(layer, groups) -> (T, groups, H, W): where any channel of the group spiked."""
+    marks: dict[str, BoolArray] = field(default_factory=dict)
+    """Layer of which the kernel shows counts -> (T, H, W): where any channel spiked, unless it did everywhere."""
     ever: dict[str, BoolArray] = field(default_factory=dict)
     """Layer -> (C, H, W): where any population spiked in any step."""
 
@@ -55,6 +59,10 @@ class OperationCounter:
         self.net = net
         self._links = connections(net)
         self._from = {name: [link for link in self._links if link.source == name] for name in net.nodes}
+        self._into = {link.row: [other for other in self._links if other.row == link.row] for link in self._links}
+        self._tables = LinkTables(self._from)
+        self._plain_input = all(map(is_plain, self._from[net.input.name])) and kernel.missing() is None
+        self._plain = all(is_plain(link) for link in self._links if link.spiking)
         self._nonzero = {link.name: _weights_at(link) for link in self._links}
         self._empty: dict[Pair, tuple[dict[str, Shape], dict[str, LayerCounts]]] = {}
         """What images of the last size hold before anything has run."""
@@ -87,26 +95,26 @@ class OperationCounter:
         name = self.net.input.name
         frames = codes if codes.ndim == 4 else codes[None]
         repeats = self.net.host.steps if codes.ndim == 3 else 1
-        if all(isinstance(link.node, IntegerConv) and link.node.groups == 1 for link in self._from[name]):
-            self._book_codes(image, name, repeats, self._histograms(name, marked(frames), origin, extent))
+        if self._plain_input:
+            self._book_codes(image, name, repeats, frames, origin, extent)
             return
         maps = [(frame != 0).astype(np.float64) for frame in (*frames, (frames != 0).any(axis=0))]
         for place, events in enumerate(maps):
             histograms = self._histograms(name, events, origin, extent)
             if place == len(frames):
-                self._book_ann(image, name, histograms)
+                self._book_ann(image, name, self._sums(name, histograms))
                 continue
             for link in self._from[name]:
                 if link.node is not None:
                     weights = _cropped(self._nonzero[link.name], link, image, codes, origin)
                     image.rows[link.row].mac_nonzero += repeats * link.copies * _sum(histograms[link.name] * weights)
 
-    def _book_codes(self, image: _Image, name: str, repeats: int, histograms: Mapping[str, Floats]) -> None:
-        """Histograms of every frame's codes other than 0, and of the places where any is."""
-        for link in self._from[name]:
-            met = _sum(histograms[link.name][:-1] * self._nonzero[link.name])
-            image.rows[link.row].mac_nonzero += repeats * link.copies * met
-        self._book_ann(image, name, {link: found[-1] for link, found in histograms.items()})
+    def _book_codes(self, image: _Image, name: str, repeats: int, frames: IntArray, origin: Pair, extent: Pair) -> None:
+        shape = frames.shape[1], frames.shape[2], frames.shape[3]
+        ever, met = count_codes(frames, self._tables.of(name, origin, shape, extent))
+        for link, weights in zip(self._from[name], met, strict=True):
+            image.rows[link.row].mac_nonzero += repeats * link.copies * weights
+        self._book_ann(image, name, ever)
 
     def layer(
         self,
@@ -133,14 +141,14 @@ class OperationCounter:
         if self.net.host.steps == 1:
             ever = np.minimum(events, 1.0)
             row.activations_nonzero += _sum(ever)
-            self._book_ann(image, name, self._histograms(name, ever, origin, extent))
+            self._book_ann(image, name, self._sums(name, self._histograms(name, ever, origin, extent)))
         else:
             self._keep_ever(image, name, events > 0, origin, extent)
 
     @property
     def takes_counts(self) -> bool:
         """Sums of counts are all it needs where every spike goes into a convolution without groups."""
-        return all(isinstance(link.node, IntegerConv) and link.node.groups == 1 for link in self._links if link.spiking)
+        return self._plain
 
     def layer_counts(self, *, name: str, counts: SpikeCounts, origin: Pair, extent: Pair) -> None:
         """Counts all steps of one spiking layer, as :meth:`layer` does step by step."""
@@ -148,23 +156,22 @@ class OperationCounter:
         if image is None:
             raise InternalError(f"layer {name} was shown before any input")
         row = image.rows[name]
-        places = counts.values.shape[1] * counts.values.shape[2]
-        image.seen[name] = image.seen.get(name, 0) + places * counts.steps
-        spikes = [counts.spikes(step) for step in range(counts.steps)]
-        row.spikes += sum(spikes)
-        row.resets += sum(spikes)
-        row.per_step["spikes"] = _added(row.per_step["spikes"], spikes)
-        row.activations_nonzero += counts.ever_active
-        self._keep_marks(image, name, counts.marks, origin, extent)
-        histograms = self._histograms(name, counts.rows(), origin, extent)
-        for link in self._from[name]:
-            receiver, stepped = image.rows[link.row], histograms[link.name][:-1]
-            factor = link.copies * _outputs(link)
-            operations = [factor * int(total) for total in stepped.sum(axis=(1, 2, 3))]
+        steps, height, width, held = counts.values.shape
+        image.seen[name] = image.seen.get(name, 0) + height * width * steps
+        found = counts.arrivals(self._tables.of(name, origin, (held, height, width), extent))
+        spikes = sum(found.spikes)
+        row.spikes += spikes
+        row.resets += spikes
+        row.per_step["spikes"] = _added(row.per_step["spikes"], found.spikes)
+        row.activations_nonzero += found.ever
+        self._keep_marks(image, name, counts, found.marked, origin, extent)
+        for link, taps, weights in zip(self._from[name], found.taps, found.weights, strict=True):
+            receiver, factor = image.rows[link.row], link.copies * _outputs(link)
+            operations = [factor * count for count in taps]
             receiver.sop += sum(operations)
             receiver.per_step["sop"] = _added(receiver.per_step["sop"], operations)
-            receiver.sop_nonzero += link.copies * _sum(stepped * self._nonzero[link.name])
-        self._book_ann(image, name, {link: found[-1] for link, found in histograms.items()})
+            receiver.sop_nonzero += link.copies * weights
+        self._book_ann(image, name, found.ever_taps)
 
     def _open(self, extent: Pair) -> _Image:
         name = self._next
@@ -176,7 +183,7 @@ class OperationCounter:
             name=name or f"image {len(self._done) + 1}",
             extent=extent,
             shapes=shapes,
-            rows={key: replace(row, per_step=dict(row.per_step)) for key, row in rows.items()},
+            rows={key: row.copy() for key, row in rows.items()},
         )
         return self._image
 
@@ -205,14 +212,18 @@ class OperationCounter:
             weights = _cropped(self._nonzero[link.name], link, image, events, origin)
             row.sop_nonzero += link.copies * _sum(histogram * weights)
 
-    def _book_ann(self, image: _Image, name: str, histograms: Mapping[str, Floats]) -> None:
+    def _book_ann(self, image: _Image, name: str, taps: Sequence[int]) -> None:
+        """Of every connection behind ``name``, the taps that something other than 0 arrives at in some step."""
         booked: set[str] = set()
-        for link in self._from[name]:
+        for link, arrived in zip(self._from[name], taps, strict=True):
             if link.node is not None and link.name not in booked:
                 booked.add(link.name)
-                image.rows[link.row].ann_mac_nonzero += _sum(histograms[link.name]) * _outputs(link)
+                image.rows[link.row].ann_mac_nonzero += arrived * _outputs(link)
 
-    def _histograms(self, name: str, events: Floats | RowSums, origin: Pair, extent: Pair) -> dict[str, Floats]:
+    def _sums(self, name: str, histograms: Mapping[str, Floats]) -> list[int]:
+        return [_sum(histograms[link.name]) for link in self._from[name]]
+
+    def _histograms(self, name: str, events: Floats, origin: Pair, extent: Pair) -> dict[str, Floats]:
         """How often every tap of every convolution behind ``name`` is reached; the events themselves without taps."""
         shared: dict[tuple[object, ...], Floats] = {}
         found: dict[str, Floats] = {}
@@ -223,7 +234,7 @@ class OperationCounter:
                 if key not in shared:
                     shared[key] = tap_histogram(events, node, origin, extent)
                 found[link.name] = shared[key]
-            elif not isinstance(events, RowSums):
+            else:
                 found[link.name] = events
         return found
 
@@ -235,14 +246,19 @@ class OperationCounter:
             kept = image.arrived.setdefault((name, groups), np.zeros((steps, groups, *extent), np.bool_))
             kept[(step, slice(None), *window)] |= spiked.reshape(groups, channels // groups, height, width).any(axis=1)
 
-    def _keep_marks(self, image: _Image, name: str, marks: BoolArray, origin: Pair, extent: Pair) -> None:
+    def _keep_marks(
+        self, image: _Image, name: str, counts: SpikeCounts, marked: Sequence[int], origin: Pair, extent: Pair
+    ) -> None:
         """As :meth:`_keep_arrived`, of all steps, for receivers without groups."""
-        steps, height, width = marks.shape
+        steps, height, width = counts.by_place.shape
         if (height, width) == extent:
-            image.arrived[name, 1] = marks[:, None]
+            if min(marked) < height * width:
+                image.marks[name] = counts.by_place != 0
             return
-        kept = image.arrived.setdefault((name, 1), np.zeros((steps, 1, *extent), np.bool_))
-        kept[:, 0, origin[0] : origin[0] + height, origin[1] : origin[1] + width] = marks
+        if name not in image.marks:
+            image.marks[name] = np.zeros((steps, *extent), np.bool_)
+        kept = image.marks[name]
+        kept[:, origin[0] : origin[0] + height, origin[1] : origin[1] + width] = counts.by_place != 0
 
     def _keep_ever(self, image: _Image, name: str, spiked: BoolArray, origin: Pair, extent: Pair) -> None:
         channels, height, width = spiked.shape
@@ -257,7 +273,7 @@ class OperationCounter:
         for name, ever in image.ever.items():
             image.rows[name].activations_nonzero += int(np.count_nonzero(ever))
             found = self._histograms(name, ever.astype(np.float64), (0, 0), (ever.shape[1], ever.shape[2]))
-            self._book_ann(image, name, found)
+            self._book_ann(image, name, self._sums(name, found))
         for link in self._links:
             if not link.spiking and link.source != self.net.input.name:  # values that nobody shows: all may matter
                 row = image.rows[link.row]
@@ -280,10 +296,15 @@ class OperationCounter:
             raise InternalError(f"{image.name}: not every place of {', '.join(missing)} was shown exactly once a step")
 
     def _book_updates(self, image: _Image, row: LayerCounts) -> None:
-        links = [link for link in self._links if link.row == row.name]
-        receiving = _receiving(image, links, row.shape, self.net.host.steps)
-        places = [int(np.count_nonzero(found)) for found in receiving]
-        active = [count * (row.shape[0] // receiving.shape[1]) * row.populations for count in places]
+        links, steps = self._into.get(row.name, []), self.net.host.steps
+        if self._plain and not image.arrived and all(map(is_plain, links)):
+            places = places_reached(links, image.marks, image.shapes, (row.shape[1], row.shape[2]), steps)
+            each = row.shape[0]
+        else:
+            receiving = _receiving(image, links, row.shape, steps)
+            places = [int(np.count_nonzero(found)) for found in receiving]
+            each = row.shape[0] // receiving.shape[1]
+        active = [count * each * row.populations for count in places]
         row.neuron_updates_active += sum(active)
         row.per_step["neuron_updates_active"] = active
         row.neuron_updates_idle = row.neuron_updates - row.neuron_updates_active

@@ -21,7 +21,6 @@ from neurodeploy.quantize.network import (
     IntegerInput,
     IntegerNetwork,
 )
-from neurodeploy.simulate.kernel.counts import RowSums
 
 Shape = tuple[int, int, int]
 Pair = tuple[int, int]
@@ -71,6 +70,12 @@ def _spacing(node: IntegerConv, axis: int) -> tuple[int, int, int]:
     return node.stride[axis], node.padding[axis], node.dilation[axis]
 
 
+def covered(node: IntegerConv, extent: Pair) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows and which columns of a convolution's output have a tap in bounds of an input of ``extent`` (H, W)."""
+    rows, columns = (_covered(extent[axis], node.weight.shape[2 + axis], *_spacing(node, axis)) for axis in range(2))
+    return rows, columns
+
+
 def reached(arrived: NDArray[np.bool_], node: IntegerConv) -> NDArray[np.bool_]:
     """Which outputs have at least one marked place in bounds of their kernel.
 
@@ -82,9 +87,7 @@ def reached(arrived: NDArray[np.bool_], node: IntegerConv) -> NDArray[np.bool_]:
         (G, H', W'). A kernel is a rectangle of taps, so rows and columns are gathered one after the other.
     """
     if arrived.all():
-        rows, columns = (
-            _covered(arrived.shape[1 + axis], node.weight.shape[2 + axis], *_spacing(node, axis)) for axis in range(2)
-        )
+        rows, columns = covered(node, (arrived.shape[1], arrived.shape[2]))
         return np.broadcast_to(rows[:, None] & columns, (len(arrived), len(rows), len(columns)))
     for axis in range(2):
         length, kernel, stride = arrived.shape[1 + axis], node.weight.shape[2 + axis], node.stride[axis]
@@ -101,19 +104,17 @@ def reached(arrived: NDArray[np.bool_], node: IntegerConv) -> NDArray[np.bool_]:
     return arrived
 
 
-def tap_histogram(
-    values: NDArray[np.float64] | RowSums, node: IntegerConv, origin: Pair, extent: Pair
-) -> NDArray[np.float64]:
+def tap_histogram(values: NDArray[np.float64], node: IntegerConv, origin: Pair, extent: Pair) -> NDArray[np.float64]:
     """Sum of ``values`` over the places that each tap reads in bounds.
 
     Args:
-        values: (C, h, w), non-negative integers: how often each place counts; or sums of N such maps along rows.
+        values: (C, h, w), non-negative integers: how often each place counts.
         node: The convolution that reads them.
         origin: Row and column of ``values[:, 0, 0]`` in the whole layer.
         extent: (H, W) of the whole layer.
 
     Returns:
-        (C, kh, kw), for sums (N, C, kh, kw), float64, exact integers: sums stay far below 2**53.
+        (C, kh, kw) float64, exact integers: sums stay far below 2**53.
     """
     rows, columns = conv_taps(node, extent)
     height, width = values.shape[1:]
@@ -121,8 +122,6 @@ def tap_histogram(
     columns = columns[origin[1] : origin[1] + width]
     if len(rows) != height or len(columns) != width:
         raise InternalError(f"places {origin} + {(height, width)} lie outside the layer's {extent}")
-    if isinstance(values, RowSums):
-        return values.histogram(rows, columns)
     along = (values.reshape(-1, width) @ columns).reshape(len(values), height, -1)
     found: NDArray[np.float64] = np.einsum("chk,hr->crk", along, rows, optimize=True)
     return found

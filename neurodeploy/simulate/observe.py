@@ -88,7 +88,8 @@ class WindowObserver(CountObserver, Protocol):
 
 def takes_counts(observer: object) -> TypeGuard[CountObserver]:
     """Whether an observer is content with spike counts."""
-    return isinstance(observer, CountObserver) and observer.takes_counts
+    # what isinstance would say, at a tenth of what it takes for a protocol
+    return hasattr(observer, "layer_counts") and bool(getattr(observer, "takes_counts", False))
 
 
 @dataclass

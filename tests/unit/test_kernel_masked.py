@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from neurodeploy.errors import UserError
+from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.report import doctor as doctoring
 from neurodeploy.simulate import kernel, reference
 from neurodeploy.simulate.kernel import build
@@ -19,6 +22,7 @@ from neurodeploy.simulate.kernel import library as loading
 from neurodeploy.simulate.kernel.build import SOURCE, compile_kernel
 from neurodeploy.simulate.restore import restore
 from tests.kernel_nets import student_like
+from tests.kernel_strategies import assert_counted, networks
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = SOURCE.with_name(loading.LIBRARY)
@@ -46,6 +50,21 @@ def test_no_wider_instructions_than_wanted(widest: str, monkeypatch: pytest.Monk
     masked = allowed != machine
     assert masked == (loading.LIMIT in doctor["kernel"])
     assert masked == any(loading.LIMIT in line for line in doctor["advice"])
+
+
+@built
+@pytest.mark.parametrize("widest", [name for name in loading.PATHS if not kernel.missing()])
+def test_counting_with_no_wider_instructions(widest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held(monkeypatch, widest)
+
+    @settings(max_examples=8, suppress_health_check=list(HealthCheck))
+    @given(networks(), st.none() | st.integers(3, 9))
+    def check(drawn: tuple[IntegerNetwork, np.ndarray], core: int | None) -> None:
+        net, codes = drawn
+        if kernel.declines(net, codes) is None:
+            assert_counted(net, codes, core)
+
+    check()
 
 
 def test_no_kernel_when_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

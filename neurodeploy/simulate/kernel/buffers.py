@@ -53,17 +53,6 @@ class Buffer:
         """As :meth:`address`, of the bits."""
         return None if self.masks is None else _address(self.masks, row, column)
 
-    def spiking(self, out: NDArray[np.bool_]) -> None:
-        """Writes where any channel spikes, (T, rows, columns) without the halo, from the bits."""
-        if self.masks is not None:
-            rows, columns = self.extent
-            words = self.masks[:, self.halo[0] : self.halo[0] + rows, self.halo[1] : self.halo[1] + columns].view(
-                np.uint64
-            )
-            np.not_equal(words[..., 0], 0, out=out)
-            for word in range(1, words.shape[-1]):
-                out |= words[..., word] != 0
-
     @property
     def bytes(self) -> int:
         """Of memory."""

@@ -121,7 +121,7 @@ ND_INLINE void read_plain(const nd_layer *layer, const int32_t *sums, int places
     for (int i = 0; i < count; i++) out[i] = step ? out[i] + sums[i] : sums[i];
 }
 
-#include "tally.h"
+#include "bytes.h"
 
 /* What one thread needs, in words of int32 from the start of its scratch. */
 typedef struct {
@@ -147,7 +147,7 @@ ND_INLINE nd_places places_of(const nd_layer *layer) {
     at.v = at.u + block;
     at.narrow = at.v + block * layer->levels;
     at.tally = at.narrow + block / 2;
-    at.list = at.tally + (int64_t)layer->channels * (layer->steps + 1) / 4;
+    at.list = at.tally + layer->channels / 4;
     at.summed = at.list + list;
     at.end = (at.summed + summed + 15) / 16 * 16;
     return at;
@@ -174,13 +174,13 @@ ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const 
 }
 
 /* The walk over one row of outputs, eight places at a time, all steps of a block before the next block. */
-#define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, EVENTS, COUNT, FIRE, PACK)                                                  \
+#define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, EVENTS, COUNT, FIRE, PACK, TALLY)                                           \
     ATTRIBUTES static void NAME(const nd_layer *layer, int row, int32_t *scratch) {                                    \
         const int channels = layer->channels, steps = layer->summed ? 1 : layer->steps;                                \
         const nd_places at = places_of(layer);                                                                         \
         int32_t *sums = scratch;                                                                                       \
         uint8_t *sums8 = (uint8_t *)(scratch + at.tally), *summed = (uint8_t *)(scratch + at.summed);                  \
-        nd_tally tally = tally_open(layer, row, sums8, sums8 + (int64_t)channels * layer->steps);                      \
+        nd_tally tally = TALLY(open)(layer, row, sums8);                                                                \
         for (int column = 0; column < layer->columns; column += ND_PIXELS) {                                           \
             const int places = layer->columns - column < ND_PIXELS ? layer->columns - column : ND_PIXELS;              \
             for (int step = 0; step < steps; step++) {                                                                 \
@@ -214,10 +214,10 @@ ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const 
                                      + column * ND_MASK_BYTES(channels);                                               \
                     PACK(out, places, channels, masks);                                                                \
                 }                                                                                                      \
-                tally_block(layer, &tally, row, column, step, places, out, masks);                                     \
+                TALLY(block)(layer, &tally, row, column, step, places, out, masks);                                     \
             }                                                                                                          \
         }                                                                                                              \
-        tally_close(layer, &tally, row);                                                                               \
+        TALLY(close)(layer, &tally, row);                                                                               \
     }
 
 /* ---- plain C: adds the weights of one input at a time, so that silent inputs cost nothing ---- */
@@ -281,13 +281,16 @@ ND_INLINE uint16_t *list_plain(const uint8_t *masks, int inputs, unsigned first,
 #define ND_WIDE 4
 #define ND_LIST list_plain
 #include "events.h"
+#include "tally.h"
+#include "count.h"
 #undef ND_E
 #undef ND_ATTRIBUTES
 #undef ND_NARROW
 #undef ND_WIDE
 #undef ND_LIST
 
-ND_DEFINE_ROW(row_plain, , term_plain, events_plain, count_plain, fire_plain, pack_plain)
+#define tally_plain(NAME) tally_##NAME##_plain
+ND_DEFINE_ROW(row_plain, , term_plain, events_plain, count_plain, fire_plain, pack_plain, tally_plain)
 
 #ifdef ND_X86
 #include "x86.h"
@@ -315,7 +318,7 @@ int nd_paths(void) {
     int found = ND_PLAIN;
 #ifdef ND_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2")) found |= ND_AVX2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt")) found |= ND_AVX2;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
         && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi")) {
         found |= ND_AVX512;
@@ -333,6 +336,41 @@ static nd_row row_of(int path) {
     if (path == ND_AVX2) return row_avx2;
 #endif
     return path == ND_PLAIN ? row_plain : 0;
+}
+
+/* Runs what belongs to an instruction path. */
+#ifdef ND_X86
+#define ND_DISPATCH(NAME, ...)                                                \
+    do {                                                                      \
+        const int usable = path & nd_paths();                                 \
+        if (usable >= ND_AVX512) NAME##_avx512_half(__VA_ARGS__);             \
+        else if (usable == ND_AVX2) NAME##_avx2(__VA_ARGS__);                 \
+        else NAME##_plain(__VA_ARGS__);                                       \
+    } while (0)
+#else
+#define ND_DISPATCH(NAME, ...) NAME##_plain(__VA_ARGS__)
+#endif
+
+void nd_count(
+    int path, const nd_counted *counted, const nd_link *links, int link_count, int64_t *totals, int64_t *marked,
+    int64_t *found) {
+    ND_DISPATCH(add_up, counted, links, link_count, totals, marked, found);
+    (void)path;
+}
+
+void nd_count_codes(
+    int path, const int64_t *codes, int64_t frame_step, int64_t channel_step, int64_t row_step, int frames, int channels,
+    int rows, int columns, const nd_link *links, int link_count, uint32_t *scratch, int64_t *found) {
+    ND_DISPATCH(count_codes, codes, frame_step, channel_step, row_step, frames, channels, rows, columns, links, link_count,
+                scratch, found);
+    (void)path;
+}
+
+void nd_receiving(
+    int path, const nd_arrival *arrivals, int arrival_count, int steps, int rows, int columns, uint8_t *scratch,
+    int64_t *found) {
+    ND_DISPATCH(receiving, arrivals, arrival_count, steps, rows, columns, scratch, found);
+    (void)path;
 }
 
 int nd_run_layer(const nd_layer *layer, int path, int threads) {

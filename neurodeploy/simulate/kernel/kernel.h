@@ -59,9 +59,9 @@ typedef struct {
     int32_t *scratch;         /* what one thread needs, times the threads */
     int64_t scratch_stride;   /* of one thread, in int32; at least nd_scratch(), a multiple of 16 */
     uint32_t *spikes;         /* [steps][rows], of a layer with masks; or 0 */
-    double *sums;             /* [steps][rows][channels], sums over the counted columns; 0 where nobody counts */
-    double *ever;             /* [rows][channels], counted places with a spike in some step */
-    uint8_t *any;             /* [steps][rows][columns], not 0 where some channel spikes; counted places only; or 0 */
+    uint32_t *by_place;       /* [steps][rows][columns], spikes of all channels; counted places only; 0 where nobody counts */
+    uint32_t *ever;           /* [rows][columns], channels with a spike in some step; may be the plane of the one step */
+    uint32_t *by_channel;     /* [rows][channels], spikes of all steps over the counted columns */
     int32_t term_count;
     int32_t steps;
     int32_t rows, columns;    /* of the output */
@@ -76,12 +76,57 @@ typedef struct {
     int32_t first_row, end_row, first_column, end_column; /* the counted places */
 } nd_layer;
 
+/* Spikes that have been counted: those of nd_layer, from the first counted place on. */
+typedef struct {
+    const uint32_t *by_place, *ever, *by_channel;
+    const uint8_t *values;                         /* uint8 counts, [steps][rows][columns][channels] */
+    int64_t place_step, place_row;                 /* elements of by_place; place_row of 'ever' too */
+    int64_t value_step, value_row, value_place;    /* bytes */
+    int32_t steps, rows, columns, channels;
+} nd_counted;
+
+/* The taps of a convolution that read counted places. Rows that the same taps read are of one class, and columns too; class 0 of
+ * the columns is read by all taps. */
+typedef struct {
+    const int32_t *row_class;   /* [rows] */
+    const int32_t *row_taps;    /* [rows], how many taps read it */
+    const int32_t *edges;       /* [edge_count], columns that are not of class 0 */
+    const int32_t *edge_class;  /* [edge_count] */
+    const int32_t *edge_missed; /* [edge_count], taps that do not read it */
+    const int32_t *weights;     /* [class of columns][class of rows][channels], weights other than 0 at their taps */
+    int32_t column_taps, edge_count, row_classes, reserved;
+} nd_link;
+
+/* What one source brings to neurons: where it spiked, and the convolution that reads it. */
+typedef struct {
+    const uint8_t *marks; /* [steps][rows][columns], 0 or 1 */
+    int32_t rows, columns;
+    int32_t kernel_rows, kernel_columns, row_stride, column_stride, row_padding, column_padding, row_dilation, column_dilation;
+} nd_arrival;
+
 int64_t nd_sources(void); /* what the build says that it was made of; 0 for nothing */
 int nd_paths(void);
 int nd_threaded(void);
 
 /* Words of int32 that one thread needs for a layer. */
 int64_t nd_scratch(const nd_layer *layer);
+
+/* Sums up counted spikes. totals: [steps + 1], of each step and of 'ever'; marked: [steps], places with a spike; found:
+ * [links][steps + 2], for each link the taps that spikes arrive at, a step, those of 'ever', and the weights other than 0
+ * that the spikes of all steps meet. path: the widest instructions to use. */
+void nd_count(
+    int path, const nd_counted *counted, const nd_link *links, int link_count, int64_t *totals, int64_t *marked,
+    int64_t *found);
+
+/* As nd_count, of values other than 0 in [frames][channels][rows][columns], int64; found: [links][2], taps that places with such
+ * a value in some frame arrive at, and weights other than 0 that they meet in all frames. scratch: [columns + channels] */
+void nd_count_codes(
+    int path, const int64_t *codes, int64_t frame_step, int64_t channel_step, int64_t row_step, int frames, int channels, int rows,
+    int columns, const nd_link *links, int link_count, uint32_t *scratch, int64_t *found);
+
+/* How many of rows x columns outputs something arrives at, in each of the steps. scratch: [columns + those of the widest source] */
+void nd_receiving(
+    int path, const nd_arrival *arrivals, int arrival_count, int steps, int rows, int columns, uint8_t *scratch, int64_t *found);
 
 int nd_run_layer(const nd_layer *layer, int path, int threads);
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from neurodeploy.errors import InternalError, UserError
@@ -70,9 +70,9 @@ class Layer(ctypes.Structure):
         ("scratch", ctypes.c_void_p),
         ("scratch_stride", ctypes.c_int64),
         ("spikes", ctypes.c_void_p),
-        ("sums", ctypes.c_void_p),
+        ("by_place", ctypes.c_void_p),
         ("ever", ctypes.c_void_p),
-        ("any", ctypes.c_void_p),
+        ("by_channel", ctypes.c_void_p),
         ("term_count", ctypes.c_int32),
         ("steps", ctypes.c_int32),
         ("rows", ctypes.c_int32),
@@ -89,6 +89,61 @@ class Layer(ctypes.Structure):
         ("end_row", ctypes.c_int32),
         ("first_column", ctypes.c_int32),
         ("end_column", ctypes.c_int32),
+    )
+
+
+class Counted(ctypes.Structure):
+    """``nd_counted`` of kernel.h."""
+
+    _fields_ = (
+        ("by_place", ctypes.c_void_p),
+        ("ever", ctypes.c_void_p),
+        ("by_channel", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("place_step", ctypes.c_int64),
+        ("place_row", ctypes.c_int64),
+        ("value_step", ctypes.c_int64),
+        ("value_row", ctypes.c_int64),
+        ("value_place", ctypes.c_int64),
+        ("steps", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("columns", ctypes.c_int32),
+        ("channels", ctypes.c_int32),
+    )
+
+
+class Link(ctypes.Structure):
+    """``nd_link`` of kernel.h."""
+
+    _fields_ = (
+        ("row_class", ctypes.c_void_p),
+        ("row_taps", ctypes.c_void_p),
+        ("edges", ctypes.c_void_p),
+        ("edge_class", ctypes.c_void_p),
+        ("edge_missed", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("column_taps", ctypes.c_int32),
+        ("edge_count", ctypes.c_int32),
+        ("row_classes", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+    )
+
+
+class Arrival(ctypes.Structure):
+    """``nd_arrival`` of kernel.h."""
+
+    _fields_ = (
+        ("marks", ctypes.c_void_p),
+        ("rows", ctypes.c_int32),
+        ("columns", ctypes.c_int32),
+        ("kernel_rows", ctypes.c_int32),
+        ("kernel_columns", ctypes.c_int32),
+        ("row_stride", ctypes.c_int32),
+        ("column_stride", ctypes.c_int32),
+        ("row_padding", ctypes.c_int32),
+        ("column_padding", ctypes.c_int32),
+        ("row_dilation", ctypes.c_int32),
+        ("column_dilation", ctypes.c_int32),
     )
 
 
@@ -112,6 +167,17 @@ class Library:
         """Those of them that may be used."""
         self.threaded = bool(handle.nd_threaded())
         """Whether it was built with threads."""
+        number, size, address = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+        count, codes, receiving = handle.nd_count, handle.nd_count_codes, handle.nd_receiving
+        count.argtypes = (number, ctypes.POINTER(Counted), address, number, address, address, address)
+        codes.argtypes = (number, address, *3 * (size,), *4 * (number,), address, number, address, address)
+        receiving.argtypes = (number, address, *4 * (number,), address, address)
+        count.restype = codes.restype = receiving.restype = None
+        widest_bit = PATHS[self.paths[-1]]
+        self.count = partial(count, widest_bit)
+        """``nd_count`` of kernel.h, on the widest path; all three release Python's lock."""
+        self.count_codes = partial(codes, widest_bit)
+        self.receiving = partial(receiving, widest_bit)
 
     def run_layer(self, layer: Layer, path: str, threads: int) -> None:
         """Runs one layer over all its steps; releases Python's lock."""

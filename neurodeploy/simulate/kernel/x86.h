@@ -1,6 +1,6 @@
 /* The AVX2 and the AVX-512 VNNI paths; part of kernel.c. */
 
-#define ND_TARGET_AVX2 __attribute__((target("avx2")))
+#define ND_TARGET_AVX2 __attribute__((target("avx2,popcnt")))
 #define ND_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx2,popcnt,bmi")))
 #define ND_TARGET_VBMI2 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi2,avx2,popcnt,bmi")))
 
@@ -80,13 +80,16 @@ ND_TARGET_AVX2 ND_INLINE void term_avx2(
 #define ND_WIDE 8
 #define ND_LIST list_plain
 #include "events.h"
+#include "tally.h"
+#include "count.h"
 #undef ND_E
 #undef ND_ATTRIBUTES
 #undef ND_NARROW
 #undef ND_WIDE
 #undef ND_LIST
 
-ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, events_avx2, count_plain, fire_plain, pack_plain)
+#define tally_avx2(NAME) tally_##NAME##_avx2
+ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, events_avx2, count_plain, fire_plain, pack_plain, tally_avx2)
 
 /* ---- AVX-512 VNNI: eight places by up to three times sixteen channels, sums in registers ---- */
 
@@ -300,7 +303,55 @@ ND_TARGET_AVX512 ND_INLINE void widen_sixteen(__m256i narrow, int32_t *sums, int
 
 /* Vectors of 64 bytes where they fill the channels; else of 32, which never straddle two lines of the cache. */
 
+/* Eight times eight sums, added up across. */
+ND_TARGET_AVX512 ND_INLINE __m512i across(__m512i *sums) {
+#define ND_PAIR(A, B) _mm512_add_epi64(_mm512_unpacklo_epi64(A, B), _mm512_unpackhi_epi64(A, B))
+#define ND_FOLD(A, B) _mm512_add_epi64(_mm512_shuffle_i64x2(A, B, 0x88), _mm512_shuffle_i64x2(A, B, 0xdd))
+    const __m512i low = ND_FOLD(ND_PAIR(sums[0], sums[1]), ND_PAIR(sums[2], sums[3]));
+    const __m512i high = ND_FOLD(ND_PAIR(sums[4], sums[5]), ND_PAIR(sums[6], sums[7]));
+    return ND_FOLD(low, high);
+#undef ND_PAIR
+#undef ND_FOLD
+}
+
+/* As add_places() and add_ever(), of whole blocks. */
+ND_TARGET_AVX512 ND_INLINE void places_avx512(const uint8_t *out, int channels, uint32_t *by_place) {
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i sums[ND_PIXELS];
+#pragma GCC unroll 8
+    for (int place = 0; place < ND_PIXELS; place++) sums[place] = zero;
+    for (int first = 0; first < channels; first += 64) {
+        const int left = channels - first;
+        const __mmask64 within = left < 64 ? ((__mmask64)1 << left) - 1 : ~(__mmask64)0;
+#pragma GCC unroll 8
+        for (int place = 0; place < ND_PIXELS; place++) {
+            const __m512i here = _mm512_maskz_loadu_epi8(within, out + (int64_t)place * channels + first);
+            sums[place] = _mm512_add_epi64(sums[place], _mm512_sad_epu8(here, zero));
+        }
+    }
+    _mm256_storeu_si256((__m256i *)(void *)by_place, _mm512_cvtepi64_epi32(across(sums)));
+}
+
+ND_TARGET_AVX512 ND_INLINE void ever_avx512(const nd_layer *layer, const uint8_t *out, uint32_t *ever) {
+    const int channels = layer->channels;
+#pragma GCC unroll 8
+    for (int place = 0; place < ND_PIXELS; place++, out += channels) {
+        uint32_t total = 0;
+        for (int first = 0; first < channels; first += 64) {
+            const int left = channels - first;
+            const __mmask64 within = left < 64 ? ((__mmask64)1 << left) - 1 : ~(__mmask64)0;
+            __m512i joined = _mm512_maskz_loadu_epi8(within, out + first);
+            for (int step = 1; step < layer->steps; step++)
+                joined = _mm512_or_si512(joined, _mm512_maskz_loadu_epi8(within, out + first + step * layer->out_step));
+            total += (uint32_t)__builtin_popcountll(_mm512_test_epi8_mask(joined, joined));
+        }
+        ever[place] = total;
+    }
+}
+
 #define ND_E(name) name##_avx512_half
+#define ND_ADD_PLACES places_avx512
+#define ND_ADD_EVER ever_avx512
 #define ND_BLOCK
 #define ND_WIDEN widen_half
 #define ND_ATTRIBUTES ND_TARGET_AVX512
@@ -308,6 +359,10 @@ ND_TARGET_AVX512 ND_INLINE void widen_sixteen(__m256i narrow, int32_t *sums, int
 #define ND_WIDE 16
 #define ND_LIST list_plain
 #include "events.h"
+#include "tally.h"
+#include "count.h"
+#undef ND_ADD_PLACES
+#undef ND_ADD_EVER
 #undef ND_E
 #undef ND_ATTRIBUTES
 #undef ND_NARROW
@@ -342,7 +397,8 @@ ND_TARGET_AVX512 ND_INLINE void events_avx512(
     else events_avx512_full(layer, term, masks, sums, places, add, narrow, list);
 }
 
-ND_DEFINE_ROW(row_avx512, ND_TARGET_AVX512, term_avx512, events_avx512, count_avx512, fire_avx512, pack_avx512)
+#define tally_avx512(NAME) tally_##NAME##_avx512_half
+ND_DEFINE_ROW(row_avx512, ND_TARGET_AVX512, term_avx512, events_avx512, count_avx512, fire_avx512, pack_avx512, tally_avx512)
 
 /* As list_plain(), 32 channels at a time and without branches; writes up to 32 entries too many. */
 ND_TARGET_VBMI2 ND_INLINE uint16_t *list_vbmi2(
@@ -402,4 +458,4 @@ ND_TARGET_VBMI2 ND_INLINE void events_vbmi2(
     else events_vbmi2_full(layer, term, masks, sums, places, add, narrow, list);
 }
 
-ND_DEFINE_ROW(row_vbmi2, ND_TARGET_VBMI2, term_avx512, events_vbmi2, count_avx512, fire_avx512, pack_avx512)
+ND_DEFINE_ROW(row_vbmi2, ND_TARGET_VBMI2, term_avx512, events_vbmi2, count_avx512, fire_avx512, pack_avx512, tally_avx512)
