@@ -2,6 +2,7 @@
  *
  * Loaded by bench_simulator.py. nd_peak runs 'rounds' times twelve instructions on twelve sums; the caller divides.
  */
+#define _DEFAULT_SOURCE /* syscall() */
 #include <stdint.h>
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -35,6 +36,40 @@ __attribute__((target("avx2"))) static int64_t peak256(int64_t rounds) {
     return total;
 }
 
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#define PRODUCT(SUM, X, W) __asm__ volatile("tdpbusd %%tmm" #W ", %%tmm" #X ", %%tmm" #SUM : :)
+
+static const struct {
+    uint8_t palette, start, unused[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} tiles = {.palette = 1, .bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+
+/* The same for AMX: 'rounds' times four products of tiles of 16 x 64 and 64 x 16. The caller has made sure of AMX. */
+int64_t nd_amx_peak(int64_t rounds) {
+    static uint8_t ones[1024];
+    if (syscall(SYS_arch_prctl, 0x1023L, 18L)) return -1;
+    for (int i = 0; i < 1024; i++) ones[i] = 1;
+    __asm__ volatile("ldtilecfg %0" : : "m"(tiles));
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm4\n\ttileloadd (%0,%1,1), %%tmm5\n\ttileloadd (%0,%1,1), %%tmm6\n\t"
+                     "tileloadd (%0,%1,1), %%tmm7" : : "r"(ones), "r"(64L) : "memory");
+    for (int64_t i = 0; i < rounds; i++) {
+        PRODUCT(0, 4, 6);
+        PRODUCT(1, 4, 7);
+        PRODUCT(2, 5, 6);
+        PRODUCT(3, 5, 7);
+    }
+    __asm__ volatile("tilerelease" : :);
+    return 0;
+}
+int64_t nd_amx_peak_macs(void) { return 4 * 16 * 16 * 64; }
+#else
+int64_t nd_amx_peak(int64_t rounds) { return rounds; }
+int64_t nd_amx_peak_macs(void) { return 0; }
+#endif
+
 /* Multiply-accumulates of one round; 0 where this machine has neither instruction. */
 int64_t nd_peak_macs(void) {
     __builtin_cpu_init();
@@ -46,4 +81,6 @@ int64_t nd_peak(int64_t rounds) { return nd_peak_macs() == 12 * 64 ? peak512(rou
 #else
 int64_t nd_peak_macs(void) { return 0; }
 int64_t nd_peak(int64_t rounds) { return rounds; }
+int64_t nd_amx_peak_macs(void) { return 0; }
+int64_t nd_amx_peak(int64_t rounds) { return rounds; }
 #endif

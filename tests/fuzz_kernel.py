@@ -45,9 +45,12 @@ def fuzz(library: Path, seconds: float, first: int) -> None:
     from hypothesis import HealthCheck, given, seed, settings
     from hypothesis import strategies as st
 
+    from neurodeploy.energy.count import OperationCounter
+    from neurodeploy.quantize.network import IntegerConv, IntegerDense
     from neurodeploy.simulate import kernel
     from neurodeploy.simulate.kernel import library as loading
-    from tests.kernel_strategies import assert_counted, assert_same, networks, windows
+    from neurodeploy.simulate.observe import takes_counts
+    from tests.kernel_strategies import assert_counted, assert_same, networks, shaped_networks, windows
 
     loaded = loading.load(library)
     if isinstance(loaded, str):
@@ -61,10 +64,10 @@ def fuzz(library: Path, seconds: float, first: int) -> None:
         if kernel.declines(net, codes) is not None:
             return
         same_size = all(
-            2 * node.padding[0] == node.dilation[0] * (node.weight.shape[2] - 1)
+            node.stride == (1, 1) and 2 * node.padding[0] == node.dilation[0] * (node.weight.shape[2] - 1)
             for node in net.nodes.values()
-            if hasattr(node, "padding")
-        )
+            if isinstance(node, IntegerConv)
+        ) and not any(isinstance(node, IntegerDense) for node in net.nodes.values())
         owned = data.draw(st.none() | windows(*codes.shape[-2:])) if same_size else None
         for path in loaded.paths:
             for form in ("auto", "dense", "events"):
@@ -73,14 +76,15 @@ def fuzz(library: Path, seconds: float, first: int) -> None:
                 compared["neurons and steps"] += sum(layer.size for layer in found.layers.values())
         for found in held.values():
             loading._loaded = lambda found=found: found  # type: ignore[assignment,misc]
-            assert_counted(net, codes)
+            if takes_counts(OperationCounter(net)):
+                assert_counted(net, codes)
         loading._loaded = lambda: loaded  # type: ignore[assignment]
         compared["networks"] += 1
 
     begin, turn = time.monotonic(), 0
     while time.monotonic() - begin < seconds:
         checks = settings(max_examples=EXAMPLES, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-        seed(first + turn)(checks(given(networks(), st.data(), st.integers(1, 2))(one)))()
+        seed(first + turn)(checks(given(networks() | shaped_networks(), st.data(), st.integers(1, 2))(one)))()
         turn += 1
     done = ", ".join(f"{count} {what}" for what, count in compared.items())
     print(f"no finding: {done}; paths {', '.join(loaded.paths)}; seeds {first}..{first + turn - 1}")

@@ -11,6 +11,8 @@ from neurodeploy.energy.count import OperationCounter
 from neurodeploy.graph.spec import HostSide
 from neurodeploy.quantize.network import (
     IntegerConv,
+    IntegerDense,
+    IntegerFlatten,
     IntegerInput,
     IntegerLif,
     IntegerNetwork,
@@ -130,7 +132,7 @@ def networks(draw: st.DrawFn) -> tuple[IntegerNetwork, np.ndarray]:
     steps, levels, extreme = draw(st.integers(1, 8)), draw(st.sampled_from([1, 1, 2, 5])), draw(EXTREME)
     channels, width = draw(st.integers(1, 5)), draw(st.sampled_from([1, 3, 16, 20, 33, 48, 65]))
     depth, edges = draw(st.integers(0, 3)), draw(st.booleans())
-    size = draw(st.integers(1, 11)), draw(st.integers(1, 19))
+    size = draw(st.integers(1, 11)), draw(st.integers(1, 19) | st.integers(31, 35))
     nodes: dict[str, IntegerNode] = {"input": IntegerInput("input", channels)}
     links: list[tuple[str, str]] = []
     before, fan_in = "input", channels
@@ -155,6 +157,62 @@ def networks(draw: st.DrawFn) -> tuple[IntegerNetwork, np.ndarray]:
     shape = (channels, *size) if draw(st.booleans()) else (steps, channels, *size)
     largest = {"plain": 255, "deep negative": 300, "huge weights": 511}.get(extreme, 60)
     return net, rng.integers(-largest, largest + 1, shape)
+
+
+@st.composite
+def shaped_networks(
+    draw: st.DrawFn, *, groups: bool = True, matrices: bool = True
+) -> tuple[IntegerNetwork, np.ndarray]:
+    """Chains with strides, groups, dilation, any padding, sum edges and a tail of matrices."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    steps, levels = draw(st.integers(1, 4)), draw(st.sampled_from([1, 1, 3]))
+    channels, size = draw(st.integers(1, 4)), (draw(st.integers(1, 13)), draw(st.integers(1, 40)))
+    shape = (channels, *size) if draw(st.booleans()) else (steps, channels, *size)
+    nodes: dict[str, IntegerNode] = {"input": IntegerInput("input", channels)}
+    links: list[tuple[str, str]] = []
+    before = "input"
+
+    def lif(name: str, width: int, sources: list[str]) -> None:
+        offsets = tuple(int(value) for value in rng.integers(-900, 900, levels))
+        decays = draw_decay(draw, rng, width), draw_decay(draw, rng, width)
+        nodes[name] = IntegerLif(name, int(rng.integers(0, 3000)), rng.integers(-900, 900, width), *decays, offsets)
+        links.extend((source, name) for source in sources)
+
+    for layer in range(draw(st.integers(0, 3))):
+        parts = draw(
+            st.sampled_from([1, 2, channels] if groups and channels % 2 == 0 else [1, channels if groups else 1])
+        )
+        width = parts * draw(st.sampled_from([1, 2, 5, 16, 33] if parts == 1 else [1, 2, 3]))
+        kernel_size, padding = (tuple(draw(st.integers(low, 3)) for _ in range(2)) for low in (1, 0))
+        stride, dilation = (tuple(draw(st.integers(1, most)) for _ in range(2)) for most in (3, 2))
+        made = [
+            (size[axis] + 2 * padding[axis] - dilation[axis] * (kernel_size[axis] - 1) - 1) // stride[axis] + 1
+            for axis in range(2)
+        ]
+        if min(made) < 1:
+            continue
+        names = [f"conv{layer}", f"extra{layer}"][: draw(st.integers(1, 2))]
+        for name in names:
+            weight = even_weights(rng, width, channels // parts, *kernel_size, limit=254)
+            nodes[name] = IntegerConv(name, weight, stride, padding, dilation, parts)  # type: ignore[arg-type]
+            links.append((before, name))
+        lif(f"lif{layer}", width, names)
+        before, channels, size = f"lif{layer}", width, (made[0], made[1])
+    for layer in range(draw(st.integers(0, 2)) if matrices else 0):
+        width, name = draw(st.sampled_from([1, 3, 20])), f"fc{layer}"
+        if size != (1, 1) or draw(st.booleans()):
+            nodes[f"flat{layer}"] = IntegerFlatten(f"flat{layer}")
+            links.append((before, f"flat{layer}"))
+            before = f"flat{layer}"
+        nodes[name] = IntegerDense(name, even_weights(rng, width, channels * size[0] * size[1], limit=254))
+        links.append((before, name))
+        lif(f"fc_lif{layer}", width, [name])
+        before, channels, size = f"fc_lif{layer}", width, (1, 1)
+    out = draw(st.integers(1, 3))
+    nodes["last"] = IntegerConv("last", even_weights(rng, out, channels, 1, 1, limit=254), (draw(st.integers(1, 2)), 2))
+    nodes["output"] = IntegerReadout("output", rng.integers(-999, 999, out))
+    links += [(before, "last"), ("last", "output")]
+    return IntegerNetwork(nodes, tuple(links), HostSide(steps=steps)), rng.integers(-60, 61, shape)
 
 
 @st.composite

@@ -105,6 +105,16 @@ def test_a_compiler_that_hangs_is_ended_with_all_it_started(tmp_path: Path, monk
     subprocess.run(["flock", "--timeout", "60", lock, "true"], check=True)
 
 
+@built
+@pytest.mark.slow
+def test_a_compiler_without_amx_leaves_only_that_out(tmp_path: Path) -> None:
+    made = tmp_path / "kernel.so"
+    assert compile_kernel(made, flags=("-O0", "-DND_WITHOUT_AMX")) is None
+    found = loading.load(made)
+    assert isinstance(found, loading.Library)
+    assert found.machine == tuple(name for name in loading.library().machine if name != "amx")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("widest", ["none", "plain"])
 def test_everything_that_simulates_passes_without(widest: str) -> None:

@@ -74,7 +74,7 @@ def test_the_sanitizer_would_see_a_buffer_that_is_too_short(tmp_path: Path, monk
     tighter = (
         "from neurodeploy.simulate.kernel import buffers, runner\n"
         "assert buffers.slack is runner.slack\n"
-        "buffers.slack = runner.slack = lambda place_bytes: 0\n"
+        "buffers.slack = runner.slack = lambda *_: 0\n"
     )
     short = PROGRAM.replace("sys.exit(pytest.main", tighter + "sys.exit(pytest.main")
     assert short != PROGRAM

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.simulate.kernel.library import PIXELS
+from neurodeploy.simulate.kernel.library import BLOCK_MOST, TILE_BYTES
 from neurodeploy.simulate.kernel.pack import aligned, mask_bytes
 
 Pair = tuple[int, int]
-Key = tuple[tuple[int, ...], Pair]
+Key = tuple[tuple[int, ...], Pair, int]
 
 KEPT_BYTES = 96 << 20
 """Most bytes that are kept from one run for the next: fresh memory costs as much as a small layer."""
@@ -24,12 +24,14 @@ KEPT_BYTES = 96 << 20
 class Buffer:
     """What a node hands on: (T or 1, rows, columns, channels) with zeros of ``halo`` all round.
 
-    ``masks`` holds binary spikes once more, as bits: (T, rows, columns, bytes).
+    ``masks`` holds binary spikes once more, as bits: (T, rows, columns, bytes). ``stride`` is the largest with which
+    columns are read.
     """
 
     array: NDArray[Any]
     halo: Pair
     masks: NDArray[np.uint8] | None = None
+    stride: int = 1
 
     @property
     def extent(self) -> Pair:
@@ -63,9 +65,9 @@ def _address(array: NDArray[Any], row: int, column: int) -> int:
     return int(array.ctypes.data) + row * array.strides[1] + column * array.strides[2]
 
 
-def slack(place_bytes: int) -> int:
+def slack(place_bytes: int, stride: int = 1) -> int:
     """Bytes behind a buffer: the kernel computes whole blocks of places, and throws away what lies beyond a row."""
-    return PIXELS * place_bytes
+    return BLOCK_MOST * stride * place_bytes + TILE_BYTES
 
 
 class Pool:
@@ -76,25 +78,24 @@ class Pool:
         self._free: defaultdict[Key, list[Buffer]] = defaultdict(list)
         self._kept = 0
 
-    def take(self, shape: tuple[int, ...], halo: Pair) -> Buffer:
+    def take(self, shape: tuple[int, ...], halo: Pair, stride: int = 1) -> Buffer:
         """One of (T, rows, columns, channels) for spikes; its inside holds anything."""
-        found = self._kept_one(shape, halo)
+        found = self._kept_one((shape, halo, stride))
         if found is not None:
             return found
         masks = aligned((*shape[:3], mask_bytes(shape[3])), np.uint8, slack=slack(mask_bytes(shape[3])))
-        return Buffer(aligned(shape, np.uint8, slack=slack(shape[3])), halo, masks)
+        return Buffer(aligned(shape, np.uint8, slack=slack(shape[3], stride)), halo, masks, stride)
 
     def take_sums(self, shape: tuple[int, int, int]) -> Buffer:
         """One of (1, rows, columns, channels) int32 for the readout; holds anything."""
-        key = (0, *shape)  # no spike buffer has this shape
-        found = self._kept_one(key, (0, 0))
+        found = self._kept_one(((0, *shape), (0, 0), 1))  # no spike buffer has this shape
         if found is not None:
             return found
         return Buffer(aligned((1, *shape), np.int32, slack=slack(4 * shape[2])), (0, 0))
 
-    def _kept_one(self, shape: tuple[int, ...], halo: Pair) -> Buffer | None:
+    def _kept_one(self, key: Key) -> Buffer | None:
         with self._lock:
-            free = self._free[shape, halo]
+            free = self._free[key]
             if not free:
                 return None
             found = free.pop()
@@ -109,7 +110,7 @@ class Pool:
                 self._kept = 0
             if buffer.bytes <= KEPT_BYTES:
                 shape = buffer.array.shape if buffer.masks is not None else (0, *buffer.array.shape[1:])
-                self._free[shape, buffer.halo].append(buffer)
+                self._free[shape, buffer.halo, buffer.stride].append(buffer)
                 self._kept += buffer.bytes
 
 

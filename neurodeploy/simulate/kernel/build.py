@@ -43,7 +43,7 @@ def digest() -> int:
 
 
 def compile_kernel(target: Path, *, flags: Sequence[str] = (), source: Path = SOURCE) -> str | None:
-    """Compiles the kernel, with threads (OpenMP) where the compiler has them.
+    """Compiles the kernel: with threads (OpenMP) where the compiler has them, without AMX where it does not know it.
 
     Args:
         target: The shared library to write; it appears there whole or not at all.
@@ -60,8 +60,8 @@ def compile_kernel(target: Path, *, flags: Sequence[str] = (), source: Path = SO
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".kernel-") as folder:
         made = Path(folder) / LIBRARY
         for compiler in found:
-            for threads in (("-fopenmp",), ()):
-                failed = _attempt([*compiler, *FLAGS, made_of, *threads, *flags, str(source), "-o", str(made)])
+            for less in (("-fopenmp",), (), ("-fopenmp", "-DND_WITHOUT_AMX"), ("-DND_WITHOUT_AMX",)):
+                failed = _attempt([*compiler, *FLAGS, made_of, *less, *flags, str(source), "-o", str(made)])
                 if failed is None and made.is_file():
                     made.replace(target)
                     return None

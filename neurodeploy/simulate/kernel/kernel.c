@@ -6,6 +6,7 @@
  *
  * Each instruction path has its own sum over a convolution's taps ("term"); the paths share the walk over a row.
  */
+#define _DEFAULT_SOURCE /* syscall() */
 #include "kernel.h"
 
 #include <string.h>
@@ -17,6 +18,12 @@
 #if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
 #define ND_X86 1
 #include <immintrin.h>
+#if defined(__linux__) && !defined(ND_WITHOUT_AMX)
+#define ND_TILED 1
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 #define ND_LIMIT (1 << 23)
@@ -132,21 +139,21 @@ typedef struct {
 ND_INLINE int64_t nd_list_size(const nd_term *term) { return (int64_t)term->rows * term->inputs + 64; }
 
 ND_INLINE nd_places places_of(const nd_layer *layer) {
-    const int64_t block = (int64_t)ND_PIXELS * layer->channels;
+    const int64_t block = (int64_t)ND_BLOCK_MOST * layer->channels;
     int64_t list = 0, summed = 0;
     for (int k = 0; k < layer->term_count; k++) {
         const nd_term *term = layer->terms + k;
         const int64_t entries = (ND_PIXELS + 2) * nd_list_size(term) / 2;
         const int64_t reach = (int64_t)(term->columns - 1) * term->column_dilation;
-        const int64_t bytes = term->rows * (ND_PIXELS + reach) * term->place_bytes;
+        const int64_t bytes = term->rows * (ND_BLOCK_MOST + reach) * term->place_bytes + 64;
         if (entries > list) list = entries;
         if (layer->summed && bytes > 4 * summed) summed = (bytes + 3) / 4;
     }
     nd_places at;
-    at.u = block;
+    at.u = 2 * block;
     at.v = at.u + block;
     at.narrow = at.v + block * layer->levels;
-    at.tally = at.narrow + block / 2;
+    at.tally = at.narrow + (int64_t)ND_PIXELS * layer->channels / 2;
     at.list = at.tally + layer->channels / 4;
     at.summed = at.list + list;
     at.end = (at.summed + summed + 15) / 16 * 16;
@@ -156,8 +163,8 @@ ND_INLINE nd_places places_of(const nd_layer *layer) {
 int64_t nd_scratch(const nd_layer *layer) { return places_of(layer).end; }
 
 /* Sums over all steps of what a block of the readout reads, and the term that reads them. */
-ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const uint8_t *source, uint8_t *sums) {
-    const int64_t size = (ND_PIXELS + (int64_t)(term->columns - 1) * term->column_dilation) * term->place_bytes;
+ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const uint8_t *source, uint8_t *sums, int places) {
+    const int64_t size = (places + (int64_t)(term->columns - 1) * term->column_dilation) * term->place_bytes;
     for (int row = 0; row < term->rows; row++) {
         const uint8_t *line = source + (int64_t)row * term->row_dilation * term->row_bytes;
         uint8_t *sum = sums + row * size;
@@ -173,58 +180,64 @@ ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const 
     return read;
 }
 
-/* The walk over one row of outputs, eight places at a time, all steps of a block before the next block. */
-#define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, EVENTS, COUNT, FIRE, PACK, TALLY)                                           \
-    ATTRIBUTES static void NAME(const nd_layer *layer, int row, int32_t *scratch) {                                    \
-        const int channels = layer->channels, steps = layer->summed ? 1 : layer->steps;                                \
-        const nd_places at = places_of(layer);                                                                         \
-        int32_t *sums = scratch;                                                                                       \
-        uint8_t *sums8 = (uint8_t *)(scratch + at.tally), *summed = (uint8_t *)(scratch + at.summed);                  \
-        nd_tally tally = TALLY(open)(layer, row, sums8);                                                                \
-        for (int column = 0; column < layer->columns; column += ND_PIXELS) {                                           \
-            const int places = layer->columns - column < ND_PIXELS ? layer->columns - column : ND_PIXELS;              \
-            for (int step = 0; step < steps; step++) {                                                                 \
-                for (int k = 0; k < layer->term_count && !(step && layer->constant); k++) {                            \
-                    const nd_term *term = layer->terms + k;                                                            \
-                    const uint8_t *source = (const uint8_t *)term->source + step * term->step_bytes                    \
-                                            + row * term->row_bytes + column * term->place_bytes;                      \
-                    if (layer->summed) {                                                                               \
-                        const nd_term read = summed_term(layer, term, source, summed);                                 \
-                        TERM(layer, &read, summed, sums, places, k > 0);                                               \
-                    } else if (term->form && term->form[step]) {                                                       \
-                        const uint8_t *masks = term->masks + step * term->mask_step + row * term->mask_row             \
-                                               + column * term->mask_place;                                            \
-                        EVENTS(layer, term, masks, sums, places, k > 0, (int16_t *)(void *)(scratch + at.narrow),      \
-                               (uint16_t *)(void *)(scratch + at.list));                                               \
-                    } else {                                                                                           \
-                        TERM(layer, term, source, sums, places, k > 0);                                                \
-                    }                                                                                                  \
-                }                                                                                                      \
-                uint8_t *out = (uint8_t *)layer->out + step * layer->out_step + row * layer->out_row                   \
-                               + (int64_t)column * channels * (layer->levels ? 1 : 4);                                 \
-                if (!layer->levels) {                                                                                  \
-                    read_plain(layer, sums, places, step, (int32_t *)(void *)out);                                     \
-                    continue;                                                                                          \
-                }                                                                                                      \
-                if (layer->remembers) FIRE(layer, sums, places, step, scratch + at.u, scratch + at.v, out);            \
-                else COUNT(layer, sums, places, out);                                                                  \
-                uint8_t *masks = 0;                                                                                    \
-                if (layer->masks) {                                                                                    \
-                    masks = layer->masks + step * layer->mask_step + row * layer->mask_row                    \
-                                     + column * ND_MASK_BYTES(channels);                                               \
-                    PACK(out, places, channels, masks);                                                                \
-                }                                                                                                      \
-                TALLY(block)(layer, &tally, row, column, step, places, out, masks);                                     \
-            }                                                                                                          \
-        }                                                                                                              \
-        TALLY(close)(layer, &tally, row);                                                                               \
+/* The walk over one row of outputs, BLOCK places at a time, all steps of a block before the next block. Blocks are read and
+ * computed whole, whatever lies behind the row. */
+#define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, EVENTS, COUNT, FIRE, PACK, TALLY, BLOCK)                                         \
+    ATTRIBUTES static void NAME(const nd_layer *layer, int row, int32_t *scratch) {                                            \
+        const int channels = layer->channels, steps = layer->summed ? 1 : layer->steps;                                        \
+        const nd_places at = places_of(layer);                                                                                 \
+        int32_t *sums = scratch;                                                                                               \
+        uint8_t *sums8 = (uint8_t *)(scratch + at.tally), *summed = (uint8_t *)(scratch + at.summed);                          \
+        nd_tally tally = TALLY(open)(layer, row, sums8);                                                                       \
+        for (int column = 0; column < layer->columns; column += BLOCK) {                                                       \
+            const int places = layer->columns - column < BLOCK ? layer->columns - column : BLOCK;                              \
+            for (int step = 0; step < steps; step++) {                                                                         \
+                for (int k = 0; k < layer->term_count && !(step && layer->constant); k++) {                                    \
+                    const nd_term *term = layer->terms + k;                                                                    \
+                    const uint8_t *source = (const uint8_t *)term->source + step * term->step_bytes                            \
+                                            + row * term->next_row + column * term->next_place;                              \
+                    if (layer->summed) {                                                                                       \
+                        const nd_term read = summed_term(layer, term, source, summed, BLOCK);                                  \
+                        TERM(layer, &read, summed, sums, places, k > 0);                                                       \
+                    } else if (term->form && term->form[step]) {                                                               \
+                        const uint8_t *masks = term->masks + step * term->mask_step + row * term->mask_row                     \
+                                               + column * term->mask_place;                                                    \
+                        for (int start = 0; start < places; start += ND_PIXELS, masks += ND_PIXELS * term->mask_place)         \
+                            EVENTS(layer, term, masks, sums + (int64_t)start * channels,                                       \
+                                   places - start < ND_PIXELS ? places - start : ND_PIXELS, k > 0,                             \
+                                   (int16_t *)(void *)(scratch + at.narrow), (uint16_t *)(void *)(scratch + at.list));         \
+                    } else {                                                                                                   \
+                        TERM(layer, term, source, sums, places, k > 0);                                                        \
+                    }                                                                                                          \
+                }                                                                                                              \
+                uint8_t *out = (uint8_t *)layer->out + step * layer->out_step + row * layer->out_row                           \
+                               + (int64_t)column * channels * (layer->levels ? 1 : 4);                                         \
+                if (!layer->levels) {                                                                                          \
+                    read_plain(layer, sums, places, step, (int32_t *)(void *)out);                                             \
+                    continue;                                                                                                  \
+                }                                                                                                              \
+                if (layer->remembers) FIRE(layer, sums, places, step, scratch + at.u, scratch + at.v, out);                    \
+                else COUNT(layer, sums, places, out);                                                                          \
+                uint8_t *masks = 0;                                                                                            \
+                if (layer->masks) {                                                                                            \
+                    masks = layer->masks + step * layer->mask_step + row * layer->mask_row                                     \
+                            + column * ND_MASK_BYTES(channels);                                                                \
+                    PACK(out, places, channels, masks);                                                                        \
+                }                                                                                                              \
+                for (int start = 0; start < places; start += ND_PIXELS)                                                        \
+                    TALLY(block)(layer, &tally, row, column + start, step,                                                     \
+                                 places - start < ND_PIXELS ? places - start : ND_PIXELS,                                      \
+                                 out + (int64_t)start * channels, masks ? masks + start * ND_MASK_BYTES(channels) : 0);        \
+            }                                                                                                                  \
+        }                                                                                                                      \
+        TALLY(close)(layer, &tally, row);                                                                                      \
     }
 
 /* ---- plain C: adds the weights of one input at a time, so that silent inputs cost nothing ---- */
 
 ND_INLINE void term_plain(const nd_layer *layer, const nd_term *term, const uint8_t *source, int32_t *sums, int places, int add) {
     const int channels = layer->channels;
-    for (int place = 0; place < places; place++, sums += channels, source += term->place_bytes) {
+    for (int place = 0; place < places; place++, sums += channels, source += term->next_place) {
         const int16_t *weights = term->weights;
         if (!add) memset(sums, 0, sizeof(int32_t) * channels);
         for (int row = 0; row < term->rows; row++) {
@@ -290,10 +303,13 @@ ND_INLINE uint16_t *list_plain(const uint8_t *masks, int inputs, unsigned first,
 #undef ND_LIST
 
 #define tally_plain(NAME) tally_##NAME##_plain
-ND_DEFINE_ROW(row_plain, , term_plain, events_plain, count_plain, fire_plain, pack_plain, tally_plain)
+ND_DEFINE_ROW(row_plain, , term_plain, events_plain, count_plain, fire_plain, pack_plain, tally_plain, ND_PIXELS)
 
 #ifdef ND_X86
 #include "x86.h"
+#ifdef ND_TILED
+#include "amx.h"
+#endif
 #endif
 
 /* ---- the doors ---- */
@@ -314,7 +330,7 @@ int nd_threaded(void) {
 #endif
 }
 
-int nd_paths(void) {
+static int paths_of_machine(void) {
     int found = ND_PLAIN;
 #ifdef ND_X86
     __builtin_cpu_init();
@@ -324,13 +340,25 @@ int nd_paths(void) {
         found |= ND_AVX512;
         if (__builtin_cpu_supports("avx512vbmi2")) found |= ND_VBMI2;
     }
+#ifdef ND_TILED
+    if (found & ND_VBMI2 && amx_usable()) found |= ND_AMX;
+#endif
 #endif
     return found;
+}
+
+int nd_paths(void) {
+    static int known; /* asking may leave a virtual machine; every thread finds the same */
+    if (!known) known = paths_of_machine();
+    return known;
 }
 
 static nd_row row_of(int path) {
     if (!(path & nd_paths())) return 0;
 #ifdef ND_X86
+#ifdef ND_TILED
+    if (path == ND_AMX) return row_amx;
+#endif
     if (path == ND_VBMI2) return row_vbmi2;
     if (path == ND_AVX512) return row_avx512;
     if (path == ND_AVX2) return row_avx2;
@@ -343,8 +371,8 @@ static nd_row row_of(int path) {
 #define ND_DISPATCH(NAME, ...)                                                \
     do {                                                                      \
         const int usable = path & nd_paths();                                 \
-        if (usable >= ND_AVX512) NAME##_avx512_half(__VA_ARGS__);             \
-        else if (usable == ND_AVX2) NAME##_avx2(__VA_ARGS__);                 \
+        if (usable & (ND_AVX512 | ND_VBMI2 | ND_AMX)) NAME##_avx512_half(__VA_ARGS__);             \
+        else if (usable & ND_AVX2) NAME##_avx2(__VA_ARGS__);                 \
         else NAME##_plain(__VA_ARGS__);                                       \
     } while (0)
 #else

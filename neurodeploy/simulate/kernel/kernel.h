@@ -7,12 +7,14 @@
 
 #include <stdint.h>
 
-/* Output places that are computed together, and the multiple that channels are padded to. */
+/* Output places that are computed together, the most that a path takes at a time, and the multiple that channels are padded
+ * to. */
 #define ND_PIXELS 8
+#define ND_BLOCK_MOST 32
 #define ND_LANES 16
 
 /* Instruction paths, as bits. */
-enum { ND_PLAIN = 1, ND_AVX2 = 2, ND_AVX512 = 4, ND_VBMI2 = 8 };
+enum { ND_PLAIN = 1, ND_AVX2 = 2, ND_AVX512 = 4, ND_VBMI2 = 8, ND_AMX = 16 };
 
 /* Bytes of the spikes of one place as bits, bit c of the 64-bit words for channel c. */
 #define ND_MASK_BYTES(channels) (8 * (((channels) + 63) / 64))
@@ -20,7 +22,9 @@ enum { ND_PLAIN = 1, ND_AVX2 = 2, ND_AVX512 = 4, ND_VBMI2 = 8 };
 /* A convolution that contributes to the current of a layer.
  *
  * Weights of the plain path are int16 [row][column][input][channels]. Those of the others are groups of four bytes,
- * [row][column][group][channels][4]: four inputs of int8 for spike counts, two of int16 for graded codes.
+ * [row][column][group][channels][4]: four inputs of int8 for spike counts, two of int16 for graded codes. Those of the AMX path
+ * for spike counts are [row][part][chunk][16][channels][4]: a part is a whole row of the kernel, or a column where columns are
+ * dilated, filled up with zeros to chunks of 64 bytes of the source.
  *
  * The event form, for sources of spikes that are 0 or 1, reads them as bits, and adds up rows of a table of its own:
  * int16 [column][row * inputs + input][channels], where one row of zeros ends every column.
@@ -35,6 +39,7 @@ typedef struct {
     int64_t step_bytes;    /* from one time step to the next; 0 where the source is the same in all steps */
     int64_t row_bytes;
     int64_t place_bytes;
+    int64_t next_row, next_place; /* as row_bytes and place_bytes, from what one output reads to what the next one does */
     int32_t rows, columns; /* of the kernel */
     int32_t row_dilation, column_dilation;
     int32_t groups;        /* groups a tap, or inputs a tap on the plain path */
@@ -44,6 +49,7 @@ typedef struct {
     int32_t inputs;        /* of the event form: channels of the source, a multiple of ND_LANES */
     int32_t event_shift;   /* of the event form's sum */
     int32_t narrow;        /* 16 bits hold every sum of the event form */
+    int32_t parts, chunks; /* of the AMX path; 0 for weights as the others have them */
 } nd_term;
 
 typedef struct {

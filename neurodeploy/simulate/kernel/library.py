@@ -10,14 +10,17 @@ from pathlib import Path
 from neurodeploy.errors import InternalError, UserError
 from neurodeploy.simulate.kernel.build import LIBRARY, digest
 
-PATHS = {"plain": 1, "avx2": 2, "avx512": 4, "vbmi2": 8}
+PATHS = {"plain": 1, "avx2": 2, "avx512": 4, "vbmi2": 8, "amx": 16}
 """Instruction paths by name, slowest first, as the bits of kernel.h."""
 
 LIMIT = "NEURODEPLOY_KERNEL"
 """Environment variable: the widest instruction path that is used, or ``none`` for no kernel at all."""
 
-PIXELS = 8
-"""Places that the kernel computes together (ND_PIXELS)."""
+BLOCK_MOST = 32
+"""Most places that the kernel computes together (ND_BLOCK_MOST)."""
+
+TILE_BYTES = 64
+"""Bytes of a source that the AMX path reads together (ND_TILE_BYTES)."""
 
 LANES = 16
 """Channels are padded to a multiple of this (ND_LANES)."""
@@ -38,6 +41,8 @@ class Term(ctypes.Structure):
         ("step_bytes", ctypes.c_int64),
         ("row_bytes", ctypes.c_int64),
         ("place_bytes", ctypes.c_int64),
+        ("next_row", ctypes.c_int64),
+        ("next_place", ctypes.c_int64),
         ("rows", ctypes.c_int32),
         ("columns", ctypes.c_int32),
         ("row_dilation", ctypes.c_int32),
@@ -49,6 +54,8 @@ class Term(ctypes.Structure):
         ("inputs", ctypes.c_int32),
         ("event_shift", ctypes.c_int32),
         ("narrow", ctypes.c_int32),
+        ("parts", ctypes.c_int32),
+        ("chunks", ctypes.c_int32),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.simulate.kernel.library import LANES
+from neurodeploy.simulate.kernel.library import LANES, TILE_BYTES
 
 IntArray = NDArray[np.int64]
 
@@ -67,6 +67,27 @@ def pack(weight: IntArray, graded: bool, path: str) -> tuple[NDArray[Any], int]:
     packed = aligned(grouped.shape, kind)
     packed[...] = grouped
     return packed, groups
+
+
+def pack_tiles(weight: IntArray, *, dilated: bool) -> tuple[NDArray[np.int8], int, int]:
+    """The table of the dense form on the AMX path for a source of counts, the parts of a row, and the chunks of a part.
+
+    Args:
+        weight: (outputs, inputs, rows, columns), of 8 bits.
+        dilated: Columns of the kernel read places that are not neighbours.
+    """
+    outputs, inputs, rows, columns = weight.shape
+    padded, held = rounded(outputs), rounded(inputs)
+    parts = columns if dilated else 1
+    size = columns // parts * held
+    chunks = -(-size // TILE_BYTES)
+    table = np.zeros((rows, columns, held, padded), np.int8)
+    table[:, :, :inputs, :outputs] = weight.transpose(2, 3, 1, 0)
+    filled = np.zeros((rows, parts, chunks * TILE_BYTES, padded), np.int8)
+    filled[:, :, :size] = table.reshape(rows, parts, size, padded)
+    packed = aligned((rows, parts, chunks, TILE_BYTES // 4, padded, 4), np.int8)
+    packed[...] = filled.reshape(rows, parts, chunks, TILE_BYTES // 4, 4, padded).swapaxes(4, 5)
+    return packed, parts, chunks
 
 
 def pack_events(weight: IntArray, shift: int) -> EventTable | None:

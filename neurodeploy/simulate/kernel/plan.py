@@ -1,12 +1,11 @@
 """From an integer network to what the kernel runs: packed weights, thresholds, and the proof that nothing overflows.
 
-A plan belongs to one network and one instruction path. What the kernel cannot run it refuses in words; the reference
-runs those networks.
+A plan belongs to one network and one instruction path. What the kernel cannot run is refused in words, see
+:mod:`neurodeploy.simulate.kernel.refuse`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,31 +17,23 @@ from neurodeploy.quantize.network import (
     IntArray,
     IntegerConv,
     IntegerDense,
-    IntegerFlatten,
-    IntegerInput,
     IntegerLif,
     IntegerNetwork,
     IntegerNode,
     IntegerReadout,
 )
-from neurodeploy.simulate.kernel.pack import EventTable, pack, pack_events, rounded
-
-Pair = tuple[int, int]
-
-CODE_MAX = (1 << 15) - 1
-"""Largest magnitude of a code: they are held in 16 bits."""
-
-LEVELS_MAX = 120
-"""Most threshold populations: the AVX2 path adds two products of a count and an int8 weight in 16 bits."""
+from neurodeploy.simulate.kernel.pack import EventTable, pack, pack_events, pack_tiles, rounded
+from neurodeploy.simulate.kernel.refuse import CODE_MAX, LEVELS_MAX, Pair, channels_of, roots, shift_of
 
 REGISTER_MAX = 1 << 30
 """Bound of the register u before its wrap-around: with a shifted bias and a membrane it fits 32 bits."""
 
-BIAS_MAX = 1 << 22
-"""Bound of a bias mantissa with its level."""
-
 _NOWHERE = np.iinfo(np.int32).max
 """A threshold that no sum exceeds."""
+
+
+class _Declined(Exception):
+    """Why a network has no plan."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +48,13 @@ class TermPlan:
         graded: The source is the input's codes.
         shift: 1 where the weights are stored halved.
         run: Groups whose products 16 bits can add up.
+        parts: Of a row of the kernel, on the AMX path.
+        chunks: Of 64 bytes, of each part; 0 where the weights are as on the other paths.
         events: The table of the event form; None for sources that are not binary.
         kernel: Rows and columns.
         dilation: As in the network.
         padding: As in the network.
+        stride: As in the network.
     """
 
     conv: str
@@ -70,15 +64,22 @@ class TermPlan:
     graded: bool
     shift: int
     run: int
+    parts: int
+    chunks: int
     events: EventTable | None
     kernel: Pair
     dilation: Pair
     padding: Pair
+    stride: Pair
 
-    @property
-    def shrink(self) -> Pair:
-        """Rows and columns by which the output is smaller than the source; negative where it is larger."""
-        rows, columns = (self.dilation[axis] * (self.kernel[axis] - 1) - 2 * self.padding[axis] for axis in range(2))
+    def outputs(self, extent: Pair) -> Pair:
+        """Rows and columns of the output for a source of that many; below 1 where the kernel does not fit."""
+        rows, columns = (
+            (extent[axis] + 2 * self.padding[axis] - self.dilation[axis] * (self.kernel[axis] - 1) - 1)
+            // self.stride[axis]
+            + 1
+            for axis in range(2)
+        )
         return rows, columns
 
 
@@ -133,6 +134,7 @@ class Plan:
         steps: T.
         layers: In network order.
         halo: For every source, the rows and columns of zeros round it.
+        strides: For every source, the largest stride with which columns are read.
         last_use: For every source, the place in ``layers`` that reads it last.
         code_max: Largest magnitude of a code with which nothing overflows.
         binary: Sources whose spikes the event form may read.
@@ -142,112 +144,69 @@ class Plan:
     steps: int
     layers: tuple[LayerPlan, ...]
     halo: dict[str, Pair]
+    strides: dict[str, int]
     last_use: dict[str, int]
     code_max: int
     binary: frozenset[str]
 
 
-def refusal(net: IntegerNetwork) -> str | None:
-    """Why the kernel cannot run a network, naming the node; None where it can."""
-    return next(_refusals(net), None)
+def make_plan(net: IntegerNetwork, path: str, size: Pair) -> Plan | str:
+    """The plan of a network that is not refused, or why it has none for an input of ``size`` (rows, columns).
 
-
-def _refusals(net: IntegerNetwork) -> Iterator[str]:
-    for name, node in net.nodes.items():
-        sources = [net.nodes[source] for source in net.sources(name)]
-        if isinstance(node, IntegerConv):
-            yield from _conv_refusals(node, any(isinstance(source, IntegerInput) for source in sources))
-            if not sources or not all(isinstance(source, IntegerInput | IntegerLif) for source in sources):
-                yield f"{name}: a convolution that reads something else than the input or spiking layers"
-            for source in sources:
-                channels = _channels(source)
-                if channels and channels != node.weight.shape[1]:
-                    yield f"{name}: weights for {node.weight.shape[1]} channels behind {source.name} with {channels}"
-        elif isinstance(node, IntegerDense | IntegerFlatten):
-            yield f"{name}: layers without a grid"
-        elif isinstance(node, IntegerLif | IntegerReadout):
-            if not sources or not all(isinstance(source, IntegerConv) for source in sources):
-                yield f"{name}: a layer that is entered by something else than convolutions"
-            for source in sources:
-                if isinstance(source, IntegerConv) and len(source.weight) != len(node.bias):
-                    yield f"{name}: {len(node.bias)} biases for the {len(source.weight)} channels of {source.name}"
-            if isinstance(node, IntegerLif):
-                yield from _lif_refusals(node)
-    if sum(isinstance(node, IntegerReadout) for node in net.nodes.values()) != 1 or not isinstance(
-        list(net.nodes.values())[-1], IntegerReadout
-    ):
-        yield f"{net.readout.name}: a readout that is not the one last node"
-
-
-def _channels(node: IntegerNode) -> int:
-    """Channels of what a convolution may read; 0 for anything else."""
-    if isinstance(node, IntegerInput):
-        return node.channels
-    return len(node.bias) if isinstance(node, IntegerLif) else 0
-
-
-def _conv_refusals(node: IntegerConv, graded: bool) -> Iterator[str]:
-    if node.stride != (1, 1):
-        yield f"{node.name}: stride {node.stride}"
-    if node.groups != 1:
-        yield f"{node.name}: {node.groups} groups"
-    low, high = int(node.weight.min(initial=0)), int(node.weight.max(initial=0))
-    if graded:
-        if max(-low, high) > CODE_MAX:
-            yield f"{node.name}: weights {low}..{high} need more than 16 bits"
-    elif _shift_of(node.weight) is None:
-        yield f"{node.name}: weights {low}..{high} that are neither 8-bit nor even and half of that"
-    if node.weight.size == 0:
-        yield f"{node.name}: no weights"
-
-
-def _shift_of(weight: IntArray) -> int | None:
-    """How many bits int8 weights have lost: 0 as they are, 1 halved; None where they do not fit."""
-    low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
-    if low >= -256 and high <= 254 and not np.any(weight % 2):
-        return 1
-    return 0 if low >= -128 and high <= 127 else None
-
-
-def _lif_refusals(node: IntegerLif) -> Iterator[str]:
-    if not 1 <= len(node.levels) <= LEVELS_MAX:
-        yield f"{node.name}: {len(node.levels)} levels"
-    for field in ("v_decay", "i_decay"):
-        values = np.asarray(getattr(node, field))
-        if values.min() < 0 or values.max() > 4096:
-            yield f"{node.name}: {field} outside 0..4096"
-    if abs(int(node.vth)) >= 1 << 24:
-        yield f"{node.name}: threshold {node.vth}"
-    if int(np.abs(node.bias).max(initial=0)) + max(map(abs, node.levels), default=0) >= BIAS_MAX:
-        yield f"{node.name}: biases beyond 22 bits"
-
-
-def make_plan(net: IntegerNetwork, path: str) -> Plan:
-    """The plan of a network that :func:`refusal` lets pass."""
-    layers = tuple(
-        _layer(net, node, path) for node in net.nodes.values() if isinstance(node, IntegerLif | IntegerReadout)
-    )
+    Without matrices it is the same for every size.
+    """
+    extents: dict[str, Pair] = {net.input.name: size}
+    layers: list[LayerPlan] = []
     halo: dict[str, Pair] = {}
+    strides: dict[str, int] = {}
     last_use: dict[str, int] = {}
-    for place, layer in enumerate(layers):
+    for node in net.nodes.values():
+        if not isinstance(node, IntegerLif | IntegerReadout):
+            continue
+        try:
+            layer = _layer(net, node, path, extents)
+        except _Declined as reason:
+            return str(reason)
+        extents[node.name] = layer.terms[0].outputs(extents[layer.terms[0].source])
         for term in layer.terms:
             before = halo.get(term.source, (0, 0))
             halo[term.source] = max(before[0], term.padding[0]), max(before[1], term.padding[1])
-            last_use[term.source] = place
+            strides[term.source] = max(strides.get(term.source, 1), term.stride[1])
+            last_use[term.source] = len(layers)
+        layers.append(layer)
     code_max = min(CODE_MAX, *(_code_max(net, layer) for layer in layers))
     binary = frozenset(term.source for layer in layers for term in layer.terms if term.events is not None)
-    return Plan(path, net.host.steps, layers, halo, last_use, code_max, binary)
+    return Plan(path, net.host.steps, tuple(layers), halo, strides, last_use, code_max, binary)
 
 
-def _layer(net: IntegerNetwork, node: IntegerLif | IntegerReadout, path: str) -> LayerPlan:
+def _as_conv(node: IntegerConv | IntegerDense, source: IntegerNode, extent: Pair) -> IntegerConv:
+    """A convolution of one group that computes the same: of groups the weights between them are 0."""
+    if isinstance(node, IntegerDense):
+        shape = channels_of(source), *extent
+        if node.weight.shape[1] != shape[0] * shape[1] * shape[2]:
+            raise _Declined(f"{node.name}: weights for {node.weight.shape[1]} values behind {source.name} with {shape}")
+        return IntegerConv(node.name, node.weight.reshape(-1, *shape))
+    if node.groups == 1:
+        return node
+    outputs, inputs, rows, columns = node.weight.shape
+    weight = np.zeros((node.groups, outputs // node.groups, node.groups, inputs, rows, columns), np.int64)
+    for group, part in enumerate(np.split(node.weight, node.groups)):
+        weight[group, :, group] = part
+    full = weight.reshape(outputs, node.groups * inputs, rows, columns)
+    return IntegerConv(node.name, full, node.stride, node.padding, node.dilation)
+
+
+def _layer(net: IntegerNetwork, node: IntegerLif | IntegerReadout, path: str, extents: dict[str, Pair]) -> LayerPlan:
     pairs = [
-        (conv, net.nodes[source])
+        (_as_conv(conv, net.nodes[source], extents[source]), net.nodes[source])
         for conv in (net.nodes[name] for name in net.sources(node.name))
-        if isinstance(conv, IntegerConv)
-        for source in net.sources(conv.name)
+        if isinstance(conv, IntegerConv | IntegerDense)
+        for source in roots(net, conv.name)
     ]
     levels = [len(source.levels) if isinstance(source, IntegerLif) else 0 for _, source in pairs]
-    summed = isinstance(node, IntegerReadout) and net.host.steps > 1 and _sums_fit(levels, net.host.steps)
+    plain = all(conv.stride == (1, 1) for conv, _ in pairs)
+    sums = isinstance(node, IntegerReadout) and plain and net.host.steps > 1
+    summed = sums and _sums_fit(levels, net.host.steps)
     codes, counts = np.zeros(len(node.bias), np.int64), np.zeros(len(node.bias), np.int64)
     terms = []
     for (conv, source), count in zip(pairs, levels, strict=True):
@@ -326,9 +285,15 @@ def _code_max(net: IntegerNetwork, layer: LayerPlan) -> int:
 
 def _term(conv: IntegerConv, source: str, levels: int, path: str) -> TermPlan:
     graded = not levels
-    halves = 0 if graded else _shift_of(conv.weight) or 0
+    weights: NDArray[Any]
+    halves = 0 if graded else shift_of(conv.weight) or 0
     shift = 0 if path == "plain" else halves
-    weights, groups = pack(conv.weight >> shift, graded, path)
+    parts = chunks = 0
+    if path == "amx" and not graded:
+        weights, parts, chunks = pack_tiles(conv.weight >> shift, dilated=conv.dilation[1] > 1)
+        groups = -(-conv.weight.shape[1] // 4)
+    else:
+        weights, groups = pack(conv.weight >> shift, graded, path)
     return TermPlan(
         conv=conv.name,
         source=source,
@@ -337,10 +302,13 @@ def _term(conv: IntegerConv, source: str, levels: int, path: str) -> TermPlan:
         graded=graded,
         shift=shift,
         run=1 if graded else max(1, CODE_MAX // (256 * levels)),
-        events=pack_events(conv.weight, halves) if levels == 1 else None,
+        parts=parts,
+        chunks=chunks,
+        events=pack_events(conv.weight, halves) if levels == 1 and conv.stride == (1, 1) else None,
         kernel=(conv.weight.shape[2], conv.weight.shape[3]),
         dilation=conv.dilation,
         padding=conv.padding,
+        stride=conv.stride,
     )
 
 

@@ -21,42 +21,58 @@ from neurodeploy.simulate.kernel.library import (
     library,
     missing,
 )
-from neurodeploy.simulate.kernel.pack import aligned
-from neurodeploy.simulate.kernel.plan import LayerPlan, Plan, TermPlan, make_plan, may_wrap, refusal
+from neurodeploy.simulate.kernel.pack import aligned, rounded
+from neurodeploy.simulate.kernel.plan import LayerPlan, Plan, TermPlan, make_plan, may_wrap
+from neurodeploy.simulate.kernel.refuse import is_sized, refusal
 from neurodeploy.simulate.observe import CountObserver, IntArray, Observer, WindowObserver, takes_counts
 
 Form = Literal["auto", "dense", "events"]
 
-EVENT_RATE = {"plain": 1.1, "avx2": 0.25, "avx512": 0.04, "vbmi2": 0.19}
+EVENT_RATE = {"plain": 1.1, "avx2": 0.25, "avx512": 0.04, "vbmi2": 0.19, "amx": 0.035}
 """Spike rate of a source below which the event form of a layer is the faster one, by instruction path. Measured."""
+
+EVENT_CHANNELS = {"amx": 64}
+"""Channels of a source below which the event form never is. Measured."""
 
 WORK_PER_THREAD = 1 << 21
 """Multiply-accumulates of a layer for which another thread is worth while; some tens of microseconds."""
 
-_PLANS: dict[int, dict[str, Plan | str]] = {}
-"""Plans by the identity of their network, for as long as it lives."""
+_PLANS: dict[int, dict[tuple[str, Pair | None], Plan | str]] = {}
+"""Plans by the identity of their network, for as long as it lives: by path, and by size where they depend on it."""
 
 
-def plan_for(net: IntegerNetwork, path: str) -> Plan | str:
-    """The plan of a network, made once, or why there is none."""
+def plan_for(net: IntegerNetwork, path: str, size: Pair) -> Plan | str:
+    """The plan of a network for an input of a size (rows, columns), made once, or why there is none."""
+    known = _known(net)
+    key = path, size if is_sized(net) else None
+    if key not in known:
+        known[key] = _refusal(net) or make_plan(net, path, size)
+    return known[key]
+
+
+def _known(net: IntegerNetwork) -> dict[tuple[str, Pair | None], Plan | str]:
     known = _PLANS.get(id(net))
     if known is None:
         known = _PLANS[id(net)] = {}
         weakref.finalize(net, _PLANS.pop, id(net), None)
-    if path not in known:
-        known[path] = refusal(net) or make_plan(net, path)
-    return known[path]
+    return known
+
+
+def _refusal(net: IntegerNetwork) -> str | None:
+    """As :func:`refusal`, looked for once."""
+    known, key = _known(net), ("", None)
+    if key not in known:
+        known[key] = refusal(net) or ""
+    return str(known[key]) or None
 
 
 def declines(net: IntegerNetwork, codes: IntArray | None = None) -> str | None:
     """Why the kernel does not run a network (on these codes); None where it does."""
-    reason = missing()
-    if reason is not None:
+    reason = missing() or _refusal(net)
+    if reason is not None or codes is None:
         return reason
-    plan = plan_for(net, library().paths[-1])
-    if isinstance(plan, str):
-        return plan
-    return None if codes is None else _declines_codes(plan, codes)
+    plan = plan_for(net, library().paths[-1], (codes.shape[-2], codes.shape[-1]))
+    return plan if isinstance(plan, str) else _declines_codes(plan, codes)
 
 
 def _declines_codes(plan: Plan, codes: IntArray) -> str | None:
@@ -100,7 +116,7 @@ def run(
     if chosen not in paths:
         raise UserError("this machine has no such instruction path", node=chosen, limit=", ".join(paths))
     reference.check_codes(net, codes)
-    plan = plan_for(net, chosen)
+    plan = plan_for(net, chosen, (codes.shape[-2], codes.shape[-1]))
     reason = plan if isinstance(plan, str) else _declines_codes(plan, codes)
     if isinstance(plan, str) or reason is not None:
         raise UserError(
@@ -124,7 +140,9 @@ def auto(net: IntegerNetwork, codes: IntArray, *, observer: Observer | None = No
 
 def bytes_per_place(net: IntegerNetwork) -> int:
     """Roughly the bytes that the kernel holds for one place of the grid."""
-    plan = plan_for(net, library().paths[-1])
+    if is_sized(net):  # it is never cut into tiles
+        return sum(net.host.steps * rounded(len(lif.bias)) for lif in net.lifs())
+    plan = plan_for(net, library().paths[-1], (0, 0))
     if isinstance(plan, str):
         return 0
     ends = {layer.name: place for place, layer in enumerate(plan.layers)}
@@ -147,8 +165,7 @@ def _extents(plan: Plan, size: Pair) -> dict[str, Pair] | str:
     for layer in plan.layers:
         shapes = set()
         for term in layer.terms:
-            rows, columns = found.get(term.source, size)
-            shapes.add((rows - term.shrink[0], columns - term.shrink[1]))
+            shapes.add(term.outputs(found.get(term.source, size)))
         if len(shapes) != 1 or min(min(shape) for shape in shapes) < 1:
             return f"{layer.name}: convolutions of other sizes than one another, or larger than the image"
         found[layer.name] = shapes.pop()
@@ -200,17 +217,18 @@ class _Run:
         steps, channels, rows, columns = self.codes.shape
         halo = self.plan.halo[term.source]
         shape = (steps, rows + 2 * halo[0], columns + 2 * halo[1], channels + channels % 2)
-        buffer = Buffer(aligned(shape, np.int16, slack=slack(2 * shape[3])), halo)
+        space = slack(2 * shape[3], self.plan.strides[term.source])
+        buffer = Buffer(aligned(shape, np.int16, slack=space), halo)
         buffer.inside[..., :channels] = self.codes.transpose(0, 2, 3, 1)
         return buffer
 
     def _spiking(self, layer: LayerPlan, extent: Pair) -> None:
         halo = self.plan.halo.get(layer.name, (0, 0))
         shape = (self.plan.steps, extent[0] + 2 * halo[0], extent[1] + 2 * halo[1], layer.padded)
-        buffer = POOL.take(shape, halo)
+        buffer = POOL.take(shape, halo, self.plan.strides.get(layer.name, 1))
         call = self._call(layer, buffer.address(*halo), buffer.array.strides[:2], extent)
         spikes = np.zeros((self.plan.steps, extent[0]), np.uint32)
-        masks = buffer.masks if layer.name in self.plan.binary and self.form != "dense" else None
+        masks = buffer.masks if layer.name in self.plan.binary and self._may_list(layer.channels) else None
         if masks is not None:
             call.spikes = spikes.ctypes.data
             call.masks = buffer.mask_address(*halo)
@@ -225,6 +243,11 @@ class _Run:
         few = EVENT_RATE[self.plan.path] * extent[0] * extent[1] * layer.channels
         sparse = spikes.sum(axis=1) < few if self.form == "auto" else np.ones(self.plan.steps)
         self.sparse[layer.name] = sparse.astype(np.uint8)
+
+    def _may_list(self, channels: int) -> bool:
+        """Whether the event form is ever taken for a source."""
+        least = EVENT_CHANNELS.get(self.plan.path, 0)
+        return self.form == "events" or (self.form == "auto" and channels >= least)
 
     def _run_counted(self, layer: LayerPlan, call: Layer, buffer: Buffer, observer: CountObserver) -> None:
         """Runs a layer, sums up its spikes over what the observer wants to see of it, and shows it them."""
@@ -319,6 +342,8 @@ class _Run:
             step_bytes=step_bytes if len(buffer.array) > 1 else 0,
             row_bytes=row_bytes,
             place_bytes=place_bytes,
+            next_row=row_bytes * term.stride[0],
+            next_place=place_bytes * term.stride[1],
             rows=term.kernel[0],
             columns=term.kernel[1],
             row_dilation=term.dilation[0],
@@ -327,12 +352,14 @@ class _Run:
             graded=term.graded,
             shift=term.shift,
             run=term.run,
+            parts=term.parts,
+            chunks=term.chunks,
             **self._events(term, buffer),
         )
 
     def _events(self, term: TermPlan, buffer: Buffer) -> dict[str, Any]:
         """What the event form of a term needs, where it has one."""
-        if term.events is None or buffer.masks is None or self.form == "dense":
+        if term.events is None or buffer.masks is None or term.source not in self.sparse:
             return {}
         step, row, place, _ = buffer.masks.strides
         return {

@@ -29,7 +29,7 @@ ND_TARGET_AVX2 ND_INLINE void term_avx2_block(
                 const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(weights + 32));
 #pragma GCC unroll 4
                 for (int p = 0; p < 4; p++) {
-                    const __m256i x = _mm256_set1_epi32(four_bytes(tap + p * term->place_bytes + 4 * group));
+                    const __m256i x = _mm256_set1_epi32(four_bytes(tap + p * term->next_place + 4 * group));
                     if (graded) {
                         total[p][0] = _mm256_add_epi32(total[p][0], _mm256_madd_epi16(x, low));
                         total[p][1] = _mm256_add_epi32(total[p][1], _mm256_madd_epi16(x, high));
@@ -66,7 +66,7 @@ ND_TARGET_AVX2 ND_INLINE void term_avx2_block(
 
 ND_TARGET_AVX2 ND_INLINE void term_avx2(
     const nd_layer *layer, const nd_term *term, const uint8_t *source, int32_t *sums, int places, int add) {
-    for (int start = 0; start < places; start += 4, source += 4 * term->place_bytes, sums += 4 * layer->channels) {
+    for (int start = 0; start < places; start += 4, source += 4 * term->next_place, sums += 4 * layer->channels) {
         for (int first = 0; first < layer->channels; first += ND_LANES) {
             if (term->graded) term_avx2_block(layer, term, source, first, sums, add, 1);
             else term_avx2_block(layer, term, source, first, sums, add, 0);
@@ -89,7 +89,7 @@ ND_TARGET_AVX2 ND_INLINE void term_avx2(
 #undef ND_LIST
 
 #define tally_avx2(NAME) tally_##NAME##_avx2
-ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, events_avx2, count_plain, fire_plain, pack_plain, tally_avx2)
+ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, events_avx2, count_plain, fire_plain, pack_plain, tally_avx2, ND_PIXELS)
 
 /* ---- AVX-512 VNNI: eight places by up to three times sixteen channels, sums in registers ---- */
 
@@ -100,7 +100,7 @@ ND_TARGET_AVX512 ND_INLINE void term_avx512_block(
     const nd_layer *layer, const nd_term *term, const uint8_t *source, int first, int32_t *sums, int add,
     const int vectors, const int graded) {
     const int8_t *weights = (const int8_t *)term->weights + 4 * first;
-    const int64_t place_bytes = term->place_bytes;
+    const int64_t place_bytes = term->place_bytes, next = term->next_place;
     __m512i total[ND_PIXELS][3];
 #pragma GCC unroll 8
     for (int p = 0; p < ND_PIXELS; p++) {
@@ -117,7 +117,7 @@ ND_TARGET_AVX512 ND_INLINE void term_avx512_block(
                 for (int k = 0; k < vectors; k++) w[k] = _mm512_loadu_si512(weights + 64 * k);
 #pragma GCC unroll 8
                 for (int p = 0; p < ND_PIXELS; p++) {
-                    const __m512i x = _mm512_set1_epi32(four_bytes(tap + p * place_bytes));
+                    const __m512i x = _mm512_set1_epi32(four_bytes(tap + p * next));
 #pragma GCC unroll 3
                     for (int k = 0; k < vectors; k++) {
                         if (graded) ND_DOT("vpdpwssd", total[p][k], x, w[k]);
@@ -398,7 +398,7 @@ ND_TARGET_AVX512 ND_INLINE void events_avx512(
 }
 
 #define tally_avx512(NAME) tally_##NAME##_avx512_half
-ND_DEFINE_ROW(row_avx512, ND_TARGET_AVX512, term_avx512, events_avx512, count_avx512, fire_avx512, pack_avx512, tally_avx512)
+ND_DEFINE_ROW(row_avx512, ND_TARGET_AVX512, term_avx512, events_avx512, count_avx512, fire_avx512, pack_avx512, tally_avx512, ND_PIXELS)
 
 /* As list_plain(), 32 channels at a time and without branches; writes up to 32 entries too many. */
 ND_TARGET_VBMI2 ND_INLINE uint16_t *list_vbmi2(
@@ -458,4 +458,4 @@ ND_TARGET_VBMI2 ND_INLINE void events_vbmi2(
     else events_vbmi2_full(layer, term, masks, sums, places, add, narrow, list);
 }
 
-ND_DEFINE_ROW(row_vbmi2, ND_TARGET_VBMI2, term_avx512, events_vbmi2, count_avx512, fire_avx512, pack_avx512, tally_avx512)
+ND_DEFINE_ROW(row_vbmi2, ND_TARGET_VBMI2, term_avx512, events_vbmi2, count_avx512, fire_avx512, pack_avx512, tally_avx512, ND_PIXELS)
