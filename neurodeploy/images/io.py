@@ -320,10 +320,10 @@ def _check_png_chunks(path: Path, size: int) -> None:
         head = file.read(len(_PNG) + 16)
         if not head.startswith(_PNG):
             return
-        # a bit a pixel at least
         width, height = (int.from_bytes(head[place : place + 4], "big") for place in (16, 20))
+        # a bit a pixel at least; what is too large for every reader is refused as that
         least = width * height // 8
-        if least > 1 << 20 and least > _MAX_RATIO * size:
+        if least > max(1 << 20, _MAX_RATIO * size) and width * height <= MAX_PIXELS:
             raise UserError(
                 "is damaged or cut short and cannot be decoded: it has more pixels than its bytes can hold",
                 node=str(path),

@@ -48,10 +48,21 @@ def check_kind(path: Path, image: ImageFile.ImageFile | Image.Image, *, pages: b
     """Refuses by name what cannot be one gray or RGB picture; with ``pages`` the file may hold several.
 
     Raises:
-        UserError: An animation, several pages, CMYK, Lab, floating-point, 32-bit or planar 16-bit values, no pixels.
+        UserError: An animation, several pages, CMYK, Lab, floating-point, 32-bit or planar 16-bit values, no pixels, or
+            parts that do not cover the picture.
     """
     if 0 in image.size:
         raise UserError("has no pixels", node=str(path), have=f"{image.size[1]} x {image.size[0]}")
+    # Pillow leaves black what no part of a file stands for; of a turned TIFF it says the upright size
+    parts = [part[1] or (0, 0, *image.size) for part in getattr(image, "tile", ())]
+    covered = sorted(max(part[axis] for part in parts) for axis in (2, 3)) if parts else sorted(image.size)
+    if any(have < side for have, side in zip(covered, sorted(image.size), strict=True)):
+        raise UserError(
+            "is damaged or cut short and cannot be decoded: its parts do not cover it",
+            node=str(path),
+            have=f"{covered[0]} x {covered[1]}",
+            limit=f"{min(image.size)} x {max(image.size)} pixels",
+        )
     # A JPEG of a phone may carry a second picture (depth, gain map): the first one is the photograph.
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO" and not pages:

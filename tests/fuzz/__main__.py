@@ -178,6 +178,7 @@ What earlier runs found is fixed and kept, one test each, in `tests/unit/test_fu
 | pictures | a PNG with a part that claims a gigabyte: Pillow takes the memory | refused beforehand |
 | NIR | an infinite stride: a crash | refused by name |
 | pictures | a PNG of millions of rows in half a kB: a gigabyte, and seconds | refused by the bytes that are stored |
+| pictures | a TIFF of nine rows that claims millions: made, black, for more than 2 s | refused |
 | NIR | a text of an encoding that h5py does not know: a crash | refused by name |
 | NIR | a damaged hint: refused without the name of the file | named |
 | arrays, proofs | numpy reads headers with Python's parser, which raises what it likes | refused |

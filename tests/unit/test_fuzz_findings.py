@@ -284,6 +284,19 @@ def test_a_picture_of_millions_of_rows_in_half_a_kilobyte_is_refused(tmp_path: P
             read(path)
 
 
+def test_a_picture_whose_strips_do_not_cover_it_is_refused(tmp_path: Path) -> None:
+    """A TIFF of nine rows that claims four million of them: they were all made, black, for more than 2 s."""
+    path = tmp_path / "p.tif"
+    Image.fromarray(np.ones((9, 11, 3), np.uint8)).save(path, compression="raw")
+    content = bytearray(path.read_bytes())
+    height = content.index(b"\x01\x01")  # the tag of the height is 257
+    content[height + 8 : height + 12] = (0x400009).to_bytes(4, "little")
+    path.write_bytes(content)
+    for read in (read_image, read_size):
+        with pytest.raises(UserError, match=r"p\.tif: is damaged or cut short.*its parts do not cover it"):
+            read(path)
+
+
 def test_a_picture_that_compresses_well_is_read(tmp_path: Path) -> None:
     """64 million pixels of one bit, in as few bytes as deflate makes of them, are no claim."""
     Image.new("1", (8192, 8192)).save(tmp_path / "p.png", optimize=True)
