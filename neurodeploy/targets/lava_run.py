@@ -27,6 +27,7 @@ from neurodeploy.shipped import shipped
 from neurodeploy.targets import lava
 from neurodeploy.targets.base import Job
 from neurodeploy.targets.bundle import Bundle
+from neurodeploy.targets.canonical import without_idle_flattens
 from neurodeploy.targets.lava_program import FILES as PROGRAM_FILES
 from neurodeploy.targets.lava_program import PROGRAM, program_text, read_program
 from neurodeploy.targets.manifest import MANIFEST
@@ -196,7 +197,7 @@ def _own_program(bundle: Bundle) -> str:
 
 def _prepare(folder: Path, job: LavaJob) -> IntegerNetwork:
     """Writes the network, the script and the images of one job; hands back the expanded network."""
-    net = job.network
+    net = without_idle_flattens(job.network)
     expanded = expand_levels(net)
     factor = net.host.unshuffle
     size = (job.codes.shape[-2] * factor, job.codes.shape[-1] * factor)

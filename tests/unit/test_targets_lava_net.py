@@ -18,6 +18,7 @@ from neurodeploy.quantize.levels import expand_levels
 from neurodeploy.quantize.network import (
     IntegerConv,
     IntegerDense,
+    IntegerFlatten,
     IntegerLif,
     IntegerNetwork,
     IntegerReadout,
@@ -105,6 +106,26 @@ def test_every_chain_of_convolutions_survives(
     path = tmp_path_factory.mktemp("net") / "network.net"
     write_net(path, wide, layer_shapes(wide, SIZE))
     assert network_differences(net, read_net(path), "network.net") == []
+
+
+def test_what_is_flat_is_not_flattened_again(tmp_path: Path) -> None:
+    """Lava's netx fails at a flatten between two dense layers; such a network runs, and is read back, without it."""
+    rng = np.random.RandomState(0)
+    shapes = {"first": (5, 96), "second": (3, 5), "last": (2, 3)}
+    dense = {name: IntegerDense(name, 2 * rng.randint(-50, 50, shape)) for name, shape in shapes.items()}
+    lifs = [IntegerLif(f"lif{place}", 100, np.zeros(size, np.int64)) for place, size in enumerate((4, 5, 3))]
+    conv = IntegerConv("conv", 2 * rng.randint(-3, 4, (4, 4, 3, 3)), padding=(1, 1))
+    flattens = [IntegerFlatten(f"flat{place}") for place in range(3)]
+    parts = (lifs[0], flattens[0], dense["first"], lifs[1], flattens[1], dense["second"], lifs[2], flattens[2])
+    net = chain(conv, *parts, dense["last"])
+    wide = expand_levels(canonical(net))
+    assert [name for name in wide.nodes if name.startswith("flat")] == ["flat0"]
+    path = tmp_path / "network.net"
+    write_net(path, wide, layer_shapes(wide, SIZE))
+    codes = rng.randint(0, 99, (4, 4, 6))
+    read = read_net(path)
+    assert network_differences(canonical(net), read, "network.net") == []
+    np.testing.assert_array_equal(run(read, codes), run(net, codes))
 
 
 def edited(path: Path, change: Callable[[h5py.File], None]) -> Path:
