@@ -50,8 +50,9 @@ class Counted:
         assert not counts.values[..., counts.channels :].any(), "channels that only pad do not fire"
         self.layers[name] = counts.values[..., : counts.channels].transpose(0, 3, 1, 2).copy()
         seen = self.layers[name].astype(np.int64)
-        np.testing.assert_array_equal(counts.by_place, seen.sum(axis=1))
-        np.testing.assert_array_equal(counts.ever, seen.any(axis=0).sum(axis=0))
+        np.testing.assert_array_equal(counts.by_row, seen.sum(axis=(1, 3)))
+        np.testing.assert_array_equal(counts.ever, seen.any(axis=0).sum(axis=(0, 2)))
+        np.testing.assert_array_equal(counts.spiking(), seen.any(axis=1))
         np.testing.assert_array_equal(counts.by_channel[:, : counts.channels], seen.sum(axis=(0, 3)).T)
         assert [counts.spikes(step) for step in range(counts.steps)] == seen.sum(axis=(1, 2, 3)).tolist()
 

@@ -165,13 +165,13 @@ class OperationCounter:
         row.per_step["spikes"] = _added(row.per_step["spikes"], found.spikes)
         row.activations_nonzero += found.ever
         self._keep_marks(image, name, counts, found.marked, origin, extent)
-        for link, taps, weights in zip(self._from[name], found.taps, found.weights, strict=True):
+        for link, taps in zip(self._from[name], found.links, strict=True):
             receiver, factor = image.rows[link.row], link.copies * _outputs(link)
-            operations = [factor * count for count in taps]
+            operations = [factor * count for count in taps[:steps]]
             receiver.sop += sum(operations)
             receiver.per_step["sop"] = _added(receiver.per_step["sop"], operations)
-            receiver.sop_nonzero += link.copies * weights
-        self._book_ann(image, name, found.ever_taps)
+            receiver.sop_nonzero += link.copies * taps[-1]
+        self._book_ann(image, name, [taps[steps] for taps in found.links])
 
     def _open(self, extent: Pair) -> _Image:
         name = self._next
@@ -250,15 +250,14 @@ class OperationCounter:
         self, image: _Image, name: str, counts: SpikeCounts, marked: Sequence[int], origin: Pair, extent: Pair
     ) -> None:
         """As :meth:`_keep_arrived`, of all steps, for receivers without groups."""
-        steps, height, width = counts.by_place.shape
+        steps, height, width = counts.values.shape[:3]
         if (height, width) == extent:
             if min(marked) < height * width:
-                image.marks[name] = counts.by_place != 0
+                image.marks[name] = counts.spiking()
             return
         if name not in image.marks:
             image.marks[name] = np.zeros((steps, *extent), np.bool_)
-        kept = image.marks[name]
-        kept[:, origin[0] : origin[0] + height, origin[1] : origin[1] + width] = counts.by_place != 0
+        image.marks[name][:, origin[0] : origin[0] + height, origin[1] : origin[1] + width] = counts.spiking()
 
     def _keep_ever(self, image: _Image, name: str, spiked: BoolArray, origin: Pair, extent: Pair) -> None:
         channels, height, width = spiked.shape

@@ -54,3 +54,9 @@ typedef struct {
     int most;      /* counts that fit a byte together */
     int left;      /* counts that still fit 'sums' */
 } nd_tally;
+
+/* What a block of places adds. */
+typedef struct {
+    uint64_t spikes, some;
+    unsigned marks;
+} nd_found;

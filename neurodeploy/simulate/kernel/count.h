@@ -34,38 +34,65 @@ ND_ATTRIBUTES ND_INLINE int64_t ND_E(arrived)(const nd_link *link, int row, cons
     return total * link->row_taps[row];
 }
 
-ND_ATTRIBUTES static void ND_E(add_up)(const nd_counted *counted, const nd_link *links, int link_count, int64_t *totals, int64_t *marked, int64_t *found) {
+ND_ATTRIBUTES ND_INLINE int64_t ND_E(bytes_sum)(const uint8_t *bytes, int count) {
+    uint32_t total = 0;
+    for (int i = 0; i < count; i++) total += bytes[i];
+    return total;
+}
+
+ND_ATTRIBUTES ND_INLINE int64_t ND_E(bytes_some)(const uint8_t *bytes, int count) {
+    uint32_t total = 0;
+    for (int i = 0; i < count; i++) total += bytes[i] != 0;
+    return total;
+}
+
+/* Takes away from the sums of a row what the column of an edge lacks. */
+ND_ATTRIBUTES ND_INLINE void ND_E(edge)(
+    const nd_counted *counted, const nd_link *link, int row, int edge, int64_t *found, uint8_t *restrict joined) {
     const int steps = counted->steps, channels = counted->channels;
-    memset(totals, 0, sizeof *totals * (size_t)(steps + 1));
-    memset(marked, 0, sizeof *marked * (size_t)steps);
+    const int64_t factor = (int64_t)link->edge_missed[edge] * link->row_taps[row];
+    const int32_t *all = ND_E(weights_of)(link, 0, row, channels);
+    const int32_t *some = ND_E(weights_of)(link, link->edge_class[edge], row, channels);
+    const uint8_t *first = counted->values + row * counted->value_row + link->edges[edge] * counted->value_place;
+    for (int step = 0; step < steps; step++) {
+        const uint8_t *at = first + step * counted->value_step;
+        found[step] -= factor * ND_E(bytes_sum)(at, channels);
+        found[steps + 1] -= ND_E(missed)(at, all, some, channels);
+        for (int i = 0; steps > 1 && i < channels; i++) joined[i] = step ? joined[i] | at[i] : at[i];
+    }
+    found[steps] -= factor * ND_E(bytes_some)(steps > 1 ? joined : first, channels);
+}
+
+ND_ATTRIBUTES static void ND_E(add_up)(
+    const nd_counted *counted, const nd_link *links, int link_count, int64_t *totals, int64_t *marked, int64_t *found,
+    uint8_t *scratch) {
+    const int steps = counted->steps, channels = counted->channels;
     memset(found, 0, sizeof *found * (size_t)(link_count * (steps + 2)));
     for (int step = 0; step <= steps; step++) {
+        const uint64_t *sums = step == steps ? counted->ever : counted->by_row + step * counted->row_step;
+        uint64_t total = 0;
+        for (int row = 0; row < counted->rows; row++) total += sums[row];
+        totals[step] = (int64_t)total;
+        for (int k = 0; k < link_count; k++) {
+            int64_t arriving = 0;
+            for (int row = 0; row < counted->rows; row++) arriving += links[k].row_taps[row] * (int64_t)sums[row];
+            found[(int64_t)k * (steps + 2) + step] = arriving * links[k].column_taps;
+        }
+        if (step == steps) break;
+        marked[step] = 0;
         for (int row = 0; row < counted->rows; row++) {
-            const uint32_t *counts = step == steps ? counted->ever : counted->by_place + step * counted->place_step;
-            counts += row * counted->place_row;
-            uint64_t sum = 0;
-            uint32_t some = 0;
-            for (int column = 0; column < counted->columns; column++) sum += counts[column];
-            for (int column = 0; column < counted->columns; column++) some += counts[column] != 0;
-            totals[step] += (int64_t)sum;
-            if (step < steps) marked[step] += some;
-            for (int k = 0; k < link_count; k++)
-                found[(int64_t)k * (steps + 2) + step] += ND_E(arrived)(links + k, row, counts, sum);
+            const uint8_t *bits = counted->marks + step * counted->mark_step + row * counted->mark_row;
+            for (int i = 0; i < counted->mark_bytes; i++) marked[step] += __builtin_popcount(bits[i]);
         }
     }
     for (int k = 0; k < link_count; k++) {
         const nd_link *link = links + k;
-        int64_t total = 0;
+        int64_t *sums = found + (int64_t)k * (steps + 2);
         for (int row = 0; row < counted->rows; row++) {
-            const int32_t *all = ND_E(weights_of)(link, 0, row, channels);
-            total += ND_E(met)(counted->by_channel + (int64_t)row * channels, all, channels);
-            for (int edge = 0; edge < link->edge_count; edge++) {
-                const int32_t *some = ND_E(weights_of)(link, link->edge_class[edge], row, channels);
-                const uint8_t *at = counted->values + row * counted->value_row + link->edges[edge] * counted->value_place;
-                for (int step = 0; step < steps; step++, at += counted->value_step) total -= ND_E(missed)(at, all, some, channels);
-            }
+            const uint32_t *counts = counted->by_channel + (int64_t)row * channels;
+            sums[steps + 1] += ND_E(met)(counts, ND_E(weights_of)(link, 0, row, channels), channels);
+            for (int edge = 0; edge < link->edge_count; edge++) ND_E(edge)(counted, link, row, edge, sums, scratch);
         }
-        found[(int64_t)k * (steps + 2) + steps + 1] = total;
     }
 }
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +42,7 @@ class Links:
         self._held: list[NDArray[np.int32]] = []
         self.array = (Link * max(1, len(taps)))(*(self._link(one, channels) for one in taps))
         self.size = len(taps)
+        self.scratch = (ctypes.c_uint8 * channels)()
 
     def _link(self, taps: Taps, channels: int) -> Link:
         row_patterns, row_class = np.unique(taps.rows, axis=0, return_inverse=True)
@@ -73,46 +73,48 @@ class Links:
         return int(kept.ctypes.data)
 
 
-@dataclass(frozen=True)
-class Arrivals:
+class Arrivals(NamedTuple):
     """What the spikes of one layer meet, exact integers; L convolutions read it.
 
     Attributes:
         spikes: T numbers, of all populations.
         ever: Places and channels with a spike in some step.
         marked: T numbers, places where any channel spiked.
-        taps: L times T numbers: in-bounds taps that spikes arrive at.
-        ever_taps: L numbers: those that places and channels with a spike in some step arrive at.
-        weights: L numbers: weights other than 0 that the spikes of all steps meet.
+        links: For each convolution, T numbers: in-bounds taps that spikes arrive at; then those that places and
+            channels with a spike in some step arrive at; then the weights other than 0 that all spikes meet.
     """
 
     spikes: list[int]
     ever: int
     marked: list[int]
-    taps: list[list[int]]
-    ever_taps: list[int]
-    weights: list[int]
+    links: list[list[int]]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SpikeCounts:
     """The spikes of one layer over all its time steps: how many of its D populations spiked, a channel and place.
 
+    Arrays are views that later layers may overwrite.
+
     Attributes:
-        values: (T, h, w, C rounded up) uint8; a view that later layers may overwrite.
+        values: (T, h, w, C rounded up) uint8.
         channels: C.
         levels: D.
-        by_place: (T, h, w) uint32, spikes of all channels; a view that later layers may overwrite.
-        ever: (h, w) uint32, channels with a spike in some step; the same.
-        by_channel: (h, C rounded up) uint32, spikes of all steps and columns; the same.
+        by_channel: (h, C rounded up) uint32, spikes of all steps and columns.
+        by_row: (T, h) uint64, spikes of all channels and columns.
+        ever: (h,) uint64, places and channels with a spike in some step.
+        marks: (T, h, bytes) uint8, bits, the lowest first: where any channel spiked.
+        offset: Bits of a row that stand before the first place.
     """
 
     values: NDArray[np.uint8]
     channels: int
     levels: int
-    by_place: NDArray[np.uint32]
-    ever: NDArray[np.uint32]
     by_channel: NDArray[np.uint32]
+    by_row: NDArray[np.uint64]
+    ever: NDArray[np.uint64]
+    marks: NDArray[np.uint8]
+    offset: int
 
     @property
     def steps(self) -> int:
@@ -124,46 +126,43 @@ class SpikeCounts:
         """Neurons of all populations."""
         return int(self.values.shape[1] * self.values.shape[2] * self.channels * self.levels)
 
-    @cached_property
-    def _totals(self) -> list[int]:
-        found: list[int] = self.by_place.sum(axis=(1, 2), dtype=np.int64).tolist()
-        return found
-
     def spikes(self, step: int) -> int:
         """Spikes of all populations in a step."""
-        return self._totals[step]
+        return int(self.by_row[step].sum())
+
+    def spiking(self) -> NDArray[np.bool_]:
+        """(T, h, w), where any channel spiked in a step."""
+        bits = np.unpackbits(self.marks, axis=2, bitorder="little")
+        return bits[:, :, self.offset : self.offset + self.values.shape[2]].astype(np.bool_)
 
     def arrivals(self, links: Links) -> Arrivals:
         """What the spikes meet in the convolutions that read the layer."""
         steps, rows, columns, channels = self.values.shape
-        by_place, values = self.by_place.strides, self.values.strides
+        mark_step, mark_row, _ = self.marks.strides
         counted = Counted(
-            self.by_place.ctypes.data,
-            self.ever.ctypes.data,
             self.by_channel.ctypes.data,
+            self.by_row.ctypes.data,
+            self.ever.ctypes.data,
+            self.marks.ctypes.data,
             self.values.ctypes.data,
-            by_place[0] // 4,
-            by_place[1] // 4,
-            *values[:3],
+            self.by_row.strides[0] // 8,
+            mark_step,
+            mark_row,
+            *self.values.strides[:3],
             steps,
             rows,
             columns,
             channels,
+            self.marks.shape[2],
         )
-        found = (ctypes.c_int64 * (2 * steps + 1 + links.size * (steps + 2)))()
+        size = steps + 2
+        found = (ctypes.c_int64 * (2 * steps + 1 + links.size * size))()
         at = ctypes.addressof(found)
-        library().count(counted, links.array, links.size, at, at + 8 * (steps + 1), at + 8 * (2 * steps + 1))
-        every = list(found)
-        marked = every[steps + 1 : 2 * steps + 1]
-        each = [every[first : first + steps + 2] for first in range(2 * steps + 1, len(every), steps + 2)]
-        return Arrivals(
-            spikes=every[:steps],
-            ever=every[steps],
-            marked=marked,
-            taps=[link[:steps] for link in each],
-            ever_taps=[link[steps] for link in each],
-            weights=[link[-1] for link in each],
-        )
+        marked, linked = at + 8 * (steps + 1), at + 8 * (2 * steps + 1)
+        library().count(counted, links.array, links.size, at, marked, linked, links.scratch)
+        every = found[:]
+        each = [every[first : first + size] for first in range(2 * steps + 1, len(every), size)]
+        return Arrivals(every[:steps], every[steps], every[steps + 1 : 2 * steps + 1], each)
 
 
 def count_codes(codes: Ints, links: Links) -> tuple[list[int], list[int]]:

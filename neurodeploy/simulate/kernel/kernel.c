@@ -381,8 +381,8 @@ static nd_row row_of(int path) {
 
 void nd_count(
     int path, const nd_counted *counted, const nd_link *links, int link_count, int64_t *totals, int64_t *marked,
-    int64_t *found) {
-    ND_DISPATCH(add_up, counted, links, link_count, totals, marked, found);
+    int64_t *found, uint8_t *scratch) {
+    ND_DISPATCH(add_up, counted, links, link_count, totals, marked, found, scratch);
     (void)path;
 }
 

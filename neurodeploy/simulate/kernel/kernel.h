@@ -65,9 +65,10 @@ typedef struct {
     int32_t *scratch;         /* what one thread needs, times the threads */
     int64_t scratch_stride;   /* of one thread, in int32; at least nd_scratch(), a multiple of 16 */
     uint32_t *spikes;         /* [steps][rows], of a layer with masks; or 0 */
-    uint32_t *by_place;       /* [steps][rows][columns], spikes of all channels; counted places only; 0 where nobody counts */
-    uint32_t *ever;           /* [rows][columns], channels with a spike in some step; may be the plane of the one step */
-    uint32_t *by_channel;     /* [rows][channels], spikes of all steps over the counted columns */
+    uint32_t *by_channel;     /* [rows][channels], spikes of all steps over the counted columns; 0 where nobody counts */
+    uint64_t *by_row;         /* [steps][rows], spikes of all channels over the counted columns */
+    uint64_t *ever;           /* [rows], counted places and channels with a spike in some step */
+    uint8_t *marks;           /* [steps][rows][places by eight], bits: where some channel spikes, of counted places */
     int32_t term_count;
     int32_t steps;
     int32_t rows, columns;    /* of the output */
@@ -82,13 +83,17 @@ typedef struct {
     int32_t first_row, end_row, first_column, end_column; /* the counted places */
 } nd_layer;
 
-/* Spikes that have been counted: those of nd_layer, from the first counted place on. */
+/* Spikes that have been counted: those of nd_layer, from the first counted row and column on. */
 typedef struct {
-    const uint32_t *by_place, *ever, *by_channel;
-    const uint8_t *values;                         /* uint8 counts, [steps][rows][columns][channels] */
-    int64_t place_step, place_row;                 /* elements of by_place; place_row of 'ever' too */
-    int64_t value_step, value_row, value_place;    /* bytes */
+    const uint32_t *by_channel;
+    const uint64_t *by_row, *ever;
+    const uint8_t *marks;
+    const uint8_t *values;                      /* uint8 counts, [steps][rows][columns][channels] */
+    int64_t row_step;                           /* elements of by_row, from one step to the next */
+    int64_t mark_step, mark_row;                /* bytes */
+    int64_t value_step, value_row, value_place; /* bytes */
     int32_t steps, rows, columns, channels;
+    int32_t mark_bytes, reserved; /* of a row */
 } nd_counted;
 
 /* The taps of a convolution that read counted places. Rows that the same taps read are of one class, and columns too; class 0 of
@@ -119,10 +124,10 @@ int64_t nd_scratch(const nd_layer *layer);
 
 /* Sums up counted spikes. totals: [steps + 1], of each step and of 'ever'; marked: [steps], places with a spike; found:
  * [links][steps + 2], for each link the taps that spikes arrive at, a step, those of 'ever', and the weights other than 0
- * that the spikes of all steps meet. path: the widest instructions to use. */
+ * that the spikes of all steps meet. path: the widest instructions to use. scratch: [channels] */
 void nd_count(
     int path, const nd_counted *counted, const nd_link *links, int link_count, int64_t *totals, int64_t *marked,
-    int64_t *found);
+    int64_t *found, uint8_t *scratch);
 
 /* As nd_count, of values other than 0 in [frames][channels][rows][columns], int64; found: [links][2], taps that places with such
  * a value in some frame arrive at, and weights other than 0 that they meet in all frames. scratch: [columns + channels] */

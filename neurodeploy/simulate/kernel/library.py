@@ -77,9 +77,10 @@ class Layer(ctypes.Structure):
         ("scratch", ctypes.c_void_p),
         ("scratch_stride", ctypes.c_int64),
         ("spikes", ctypes.c_void_p),
-        ("by_place", ctypes.c_void_p),
-        ("ever", ctypes.c_void_p),
         ("by_channel", ctypes.c_void_p),
+        ("by_row", ctypes.c_void_p),
+        ("ever", ctypes.c_void_p),
+        ("marks", ctypes.c_void_p),
         ("term_count", ctypes.c_int32),
         ("steps", ctypes.c_int32),
         ("rows", ctypes.c_int32),
@@ -103,12 +104,14 @@ class Counted(ctypes.Structure):
     """``nd_counted`` of kernel.h."""
 
     _fields_ = (
-        ("by_place", ctypes.c_void_p),
-        ("ever", ctypes.c_void_p),
         ("by_channel", ctypes.c_void_p),
+        ("by_row", ctypes.c_void_p),
+        ("ever", ctypes.c_void_p),
+        ("marks", ctypes.c_void_p),
         ("values", ctypes.c_void_p),
-        ("place_step", ctypes.c_int64),
-        ("place_row", ctypes.c_int64),
+        ("row_step", ctypes.c_int64),
+        ("mark_step", ctypes.c_int64),
+        ("mark_row", ctypes.c_int64),
         ("value_step", ctypes.c_int64),
         ("value_row", ctypes.c_int64),
         ("value_place", ctypes.c_int64),
@@ -116,6 +119,8 @@ class Counted(ctypes.Structure):
         ("rows", ctypes.c_int32),
         ("columns", ctypes.c_int32),
         ("channels", ctypes.c_int32),
+        ("mark_bytes", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
     )
 
 
@@ -176,7 +181,7 @@ class Library:
         """Whether it was built with threads."""
         number, size, address = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
         count, codes, receiving = handle.nd_count, handle.nd_count_codes, handle.nd_receiving
-        count.argtypes = (number, ctypes.POINTER(Counted), address, number, address, address, address)
+        count.argtypes = (number, ctypes.POINTER(Counted), address, number, *4 * (address,))
         codes.argtypes = (number, address, *3 * (size,), *4 * (number,), address, number, address, address)
         receiving.argtypes = (number, address, *4 * (number,), address, address)
         count.restype = codes.restype = receiving.restype = None

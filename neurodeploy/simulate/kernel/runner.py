@@ -185,8 +185,6 @@ class _Run:
         """For every binary source, (T,): whether its spikes are few enough for the event form."""
         self.by_channel = np.empty((0, 0), np.uint32)
         """Of the last layer that was counted; the next one of its shape writes over them."""
-        self.planes: Buffer | None = None
-        """As ``by_channel``: spikes of all channels a place."""
         self.window = observer.owned if isinstance(observer, WindowObserver) else None
         if observer is not None:
             observer.codes(codes=codes, origin=(0, 0), extent=self.size)
@@ -209,8 +207,6 @@ class _Run:
             self._release(place)
         found: IntArray = sums.array[0, :, :, : layer.channels].transpose(2, 0, 1).astype(np.int64, order="C")
         POOL.give(sums)
-        if self.planes is not None:
-            POOL.give(self.planes)
         return found
 
     def _codes_buffer(self, term: TermPlan) -> Buffer:
@@ -256,10 +252,10 @@ class _Run:
         steps = self.plan.steps
         if self.by_channel.shape != (rows, layer.padded):
             self.by_channel = np.empty((rows, layer.padded), np.uint32)
-        single = steps == 1 and layer.levels == 1  # then what ever spiked is what spiked
-        by_place = self._planes(steps if single else steps + 1, extent)
-        call.by_place, call.by_channel = by_place.ctypes.data, self.by_channel.ctypes.data
-        call.ever = call.by_place + 4 * rows * columns * (len(by_place) - 1)
+        by_row, ever = np.empty((steps, rows), np.uint64), np.empty(rows, np.uint64)
+        marks = np.empty((steps, rows, -(-columns // 8)), np.uint8)
+        call.by_channel, call.by_row = self.by_channel.ctypes.data, by_row.ctypes.data
+        call.ever, call.marks = ever.ctypes.data, marks.ctypes.data
         call.first_row, call.end_row = window[0].start, window[0].stop
         call.first_column, call.end_column = window[1].start, window[1].stop
         self._run(call)
@@ -267,22 +263,13 @@ class _Run:
             values=buffer.inside[(slice(None), *window)],
             channels=layer.channels,
             levels=layer.levels,
-            by_place=by_place[(slice(steps), *window)],
-            ever=by_place[(-1, *window)],
             by_channel=self.by_channel[window[0]],
+            by_row=by_row[:, window[0]],
+            ever=ever[window[0]],
+            marks=marks[:, window[0], window[1].start // 8 : -(-window[1].stop // 8)],
+            offset=window[1].start % 8,
         )
         observer.layer_counts(name=layer.name, counts=counts, origin=(0, 0), extent=extent)
-
-    def _planes(self, count: int, extent: Pair) -> NDArray[np.uint32]:
-        """Room for sums a place: that of the layer before, if it has the same shape."""
-        shape = count, *extent
-        if self.planes is not None and self.planes.array.shape[1:] != shape:
-            POOL.give(self.planes)
-            self.planes = None
-        if self.planes is None:
-            self.planes = POOL.take_sums(shape)
-        planes: NDArray[np.uint32] = self.planes.array[0].view(np.uint32)
-        return planes
 
     def _release(self, place: int) -> None:
         for name in list(self.live):

@@ -303,55 +303,59 @@ ND_TARGET_AVX512 ND_INLINE void widen_sixteen(__m256i narrow, int32_t *sums, int
 
 /* Vectors of 64 bytes where they fill the channels; else of 32, which never straddle two lines of the cache. */
 
-/* Eight times eight sums, added up across. */
-ND_TARGET_AVX512 ND_INLINE __m512i across(__m512i *sums) {
-#define ND_PAIR(A, B) _mm512_add_epi64(_mm512_unpacklo_epi64(A, B), _mm512_unpackhi_epi64(A, B))
-#define ND_FOLD(A, B) _mm512_add_epi64(_mm512_shuffle_i64x2(A, B, 0x88), _mm512_shuffle_i64x2(A, B, 0xdd))
-    const __m512i low = ND_FOLD(ND_PAIR(sums[0], sums[1]), ND_PAIR(sums[2], sums[3]));
-    const __m512i high = ND_FOLD(ND_PAIR(sums[4], sums[5]), ND_PAIR(sums[6], sums[7]));
-    return ND_FOLD(low, high);
-#undef ND_PAIR
-#undef ND_FOLD
+/* The lanes of a vector that hold channels. */
+ND_TARGET_AVX512 ND_INLINE __mmask64 channels_within(int left) {
+    return left < 64 ? ((__mmask64)1 << left) - 1 : ~(__mmask64)0;
 }
 
-/* As add_places() and add_ever(), of whole blocks. */
-ND_TARGET_AVX512 ND_INLINE void places_avx512(const uint8_t *out, int channels, uint32_t *by_place) {
+/* As add_sums() and add_places(), of whole blocks; counts of binary spikes are those of places that are not 0. */
+ND_TARGET_AVX512 ND_INLINE nd_found whole_of_avx512(const uint8_t *out, int channels, uint8_t *sums, const int binary) {
     const __m512i zero = _mm512_setzero_si512();
-    __m512i sums[ND_PIXELS];
-#pragma GCC unroll 8
-    for (int place = 0; place < ND_PIXELS; place++) sums[place] = zero;
+    __m512i spikes = zero;
+    nd_found found = {0, 0, 0};
     for (int first = 0; first < channels; first += 64) {
-        const int left = channels - first;
-        const __mmask64 within = left < 64 ? ((__mmask64)1 << left) - 1 : ~(__mmask64)0;
+        const __mmask64 within = channels_within(channels - first);
+        __m512i sum = _mm512_maskz_loadu_epi8(within, sums + first);
 #pragma GCC unroll 8
         for (int place = 0; place < ND_PIXELS; place++) {
             const __m512i here = _mm512_maskz_loadu_epi8(within, out + (int64_t)place * channels + first);
-            sums[place] = _mm512_add_epi64(sums[place], _mm512_sad_epu8(here, zero));
+            const __mmask64 some = _mm512_test_epi8_mask(here, here);
+            sum = _mm512_add_epi8(sum, here);
+            found.some += (uint64_t)__builtin_popcountll(some);
+            found.marks |= (unsigned)(some != 0) << place;
+            if (!binary) spikes = _mm512_add_epi64(spikes, _mm512_sad_epu8(here, zero));
         }
+        _mm512_mask_storeu_epi8(sums + first, within, sum);
     }
-    _mm256_storeu_si256((__m256i *)(void *)by_place, _mm512_cvtepi64_epi32(across(sums)));
+    found.spikes = binary ? found.some : (uint64_t)_mm512_reduce_add_epi64(spikes);
+    return found;
 }
 
-ND_TARGET_AVX512 ND_INLINE void ever_avx512(const nd_layer *layer, const uint8_t *out, uint32_t *ever) {
+ND_TARGET_AVX512 ND_INLINE nd_found whole_avx512(const nd_layer *layer, const uint8_t *out, uint8_t *sums) {
+    return layer->levels == 1 ? whole_of_avx512(out, layer->channels, sums, 1)
+                              : whole_of_avx512(out, layer->channels, sums, 0);
+}
+
+/* As add_ever(), of whole blocks. */
+ND_TARGET_AVX512 ND_INLINE uint64_t ever_avx512(const nd_layer *layer, const uint8_t *out) {
     const int channels = layer->channels;
+    uint64_t total = 0;
 #pragma GCC unroll 8
     for (int place = 0; place < ND_PIXELS; place++, out += channels) {
-        uint32_t total = 0;
         for (int first = 0; first < channels; first += 64) {
-            const int left = channels - first;
-            const __mmask64 within = left < 64 ? ((__mmask64)1 << left) - 1 : ~(__mmask64)0;
+            const __mmask64 within = channels_within(channels - first);
             __m512i joined = _mm512_maskz_loadu_epi8(within, out + first);
             for (int step = 1; step < layer->steps; step++)
                 joined = _mm512_or_si512(joined, _mm512_maskz_loadu_epi8(within, out + first + step * layer->out_step));
-            total += (uint32_t)__builtin_popcountll(_mm512_test_epi8_mask(joined, joined));
+            total += (uint64_t)__builtin_popcountll(_mm512_test_epi8_mask(joined, joined));
         }
-        ever[place] = total;
     }
+    return total;
 }
 
 #define ND_E(name) name##_avx512_half
-#define ND_ADD_PLACES places_avx512
-#define ND_ADD_EVER ever_avx512
+#define ND_WHOLE whole_avx512
+#define ND_WHOLE_EVER ever_avx512
 #define ND_BLOCK
 #define ND_WIDEN widen_half
 #define ND_ATTRIBUTES ND_TARGET_AVX512
@@ -361,8 +365,6 @@ ND_TARGET_AVX512 ND_INLINE void ever_avx512(const nd_layer *layer, const uint8_t
 #include "events.h"
 #include "tally.h"
 #include "count.h"
-#undef ND_ADD_PLACES
-#undef ND_ADD_EVER
 #undef ND_E
 #undef ND_ATTRIBUTES
 #undef ND_NARROW
