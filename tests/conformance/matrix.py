@@ -30,7 +30,7 @@ def cells(operation: Operation, target: str, folder: Path) -> dict[str, str]:
     refuses.
     """
     try:
-        bundle = export(operation.sample(), target, folder / "bundle", force=True)
+        bundle = export(operation.sample(target), target, folder / "bundle", force=True)
     except FindingsError as error:
         return {"": str(error.findings[0])}
     return {row["name"]: _cell(row) for row in verify(bundle.path)["readers"]}
@@ -42,21 +42,23 @@ def _cell(row: dict[str, Any]) -> str:
     return EQUAL if row["equal"] else f"{DIFFERS}: {row['first_difference']}"
 
 
-def page(found: Mapping[str, Mapping[str, Mapping[str, str]]], commands: Sequence[str]) -> str:
+def page(
+    found: Mapping[str, Mapping[str, Mapping[str, str]]], commands: Sequence[str], versions: Mapping[str, str]
+) -> str:
     """The page: a table a target, and the reasons under it.
 
     Args:
         found: Target -> operation -> reader -> what came of it.
         commands: What was run.
+        versions: Of the readers that were there.
     """
-    versions = {name: reader.version() for name, reader in READERS.items()}
-    parts = [HEAD.format(commands="\n".join(f"{commands}" for command in commands))]
+    parts = [HEAD.format(commands="\n".join(f"$ {command}" for command in commands))]
     for target, rows in sorted(found.items()):
         # a reader that the target has no file for has no column
         readers = [
             name
             for name in READERS
-            if versions[name]
+            if name in versions
             and any(EQUAL in row.get(name, "") or DIFFERS in row.get(name, "") for row in rows.values())
         ]
         reasons: dict[str, int] = {}
@@ -86,7 +88,9 @@ no bundle of a target has a file for has no column.
 
 Random graphs of the portable vocabulary run the same way: `tests/conformance/test_random_graphs.py` takes two hundred
 of them through every form that the program writes, `tests/external/test_random_graphs_elsewhere.py` through norse,
-snnTorch and SpikingJelly.
+snnTorch and SpikingJelly. A target that leaves the first layer to the host gets a plain layer before the operation.
+What target `spinnaker2` writes is checked by the rules of py-spinnaker2's importer and run by the reference alone:
+py-spinnaker2 is not on PyPI.
 """
 
 
@@ -97,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--keep", type=Path, help="JSON of all runs so far: targets that run now take their place")
     parser.add_argument("--write", type=Path, help="the page, of all runs that --keep holds")
     chosen = parser.parse_args(arguments)
-    kept: dict[str, Any] = {"commands": [], "found": {}}
+    kept: dict[str, Any] = {"commands": [], "versions": {}, "found": {}}
     if chosen.keep is not None and chosen.keep.is_file():
         kept = json.loads(chosen.keep.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
@@ -108,11 +112,13 @@ def main(arguments: Sequence[str]) -> int:
                 print(target, operation.title, rows[operation.title], flush=True)
     command = " ".join(["python -m tests.conformance.matrix", *arguments])
     kept["commands"] = [line for line in kept["commands"] if line != command] + [command]
+    there = {name: version for name, reader in READERS.items() if (version := reader.version())}
+    kept["versions"] = kept.get("versions", {}) | there
     if chosen.keep is not None:
         chosen.keep.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     if chosen.write is not None:
         with writing_file(chosen.write, force=True) as path:
-            path.write_text(page(kept["found"], kept["commands"]), encoding="utf-8")
+            path.write_text(page(kept["found"], kept["commands"], kept["versions"]), encoding="utf-8")
     cells_found = (cell for rows in kept["found"].values() for row in rows.values() for cell in row.values())
     return 1 if any(DIFFERS in cell for cell in cells_found) else 0
 
