@@ -36,7 +36,7 @@ GROUPS = {
     "gamma": "how the weight of the hints falls",
     "end": "when training goes over to integers",
     "time": "binary spikes over T steps",
-    "rate": "a target for the spike rate",
+    "rate": "a limit on synaptic operations",
 }
 
 

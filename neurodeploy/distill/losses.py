@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from neurodeploy.graph.spec import StudentSpec
 
 CHARBONNIER_EPSILON = 1e-3
 
@@ -39,6 +41,30 @@ def feature_loss(
         return error
     scale = teacher.float().square().mean()
     return error / (scale if mean is None else mean(scale)).clamp(min=1e-12)
+
+
+def synaptic_operations(spec: StudentSpec, rates: Sequence[Tensor]) -> Tensor:
+    """Synaptic operations a pixel, borders apart.
+
+    A spike of ``lif{k}`` meets every synapse of ``conv{k+1}``, once for each population of each LIF that the
+    convolution's current arrives at, directly or by a sum edge.
+
+    Args:
+        spec: The student.
+        rates: Share of the possible spikes of every LIF, scalars.
+
+    Returns:
+        A scalar with the gradient of the rates.
+    """
+    total = torch.zeros((), device=rates[0].device)
+    for layer, rate in enumerate(rates):
+        conv = layer + 1
+        out, _, kernel, _ = spec.conv_shape(conv)
+        receivers = 1 + sum(source == conv for source, _ in spec.edges)
+        copies = receivers * spec.levels if conv < spec.depth else 1
+        spikes = rate * (spec.levels * spec.steps * spec.width / spec.unshuffle**2)
+        total = total + spikes * (out * kernel**2 * copies)
+    return total
 
 
 def sop_loss(operations: Tensor, target: float) -> Tensor:

@@ -33,7 +33,6 @@ TRAIN: dict[str, Any] = {
     "gamma": 0.0,
     "sop_target": 100_000.0,
     "precision": "auto",
-    "quantize_from": 0.9,
     "eval_every": 500,
 }
 """What the zoo's denoisers are trained with, see their recipes; the time limit ends a run."""

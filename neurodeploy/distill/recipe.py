@@ -111,7 +111,11 @@ class TrainRecipe(BaseModel):
     surrogate: Literal["triangle", "atan", "sigmoid", "superspike"] = "triangle"
     dynamics: Literal["native", "norse"] = Field("native", description="whose LIF steps are used in training")
     quantize_from: float = Field(
-        0.75, ge=0, le=1, description="share of the steps after which training goes on on the chip's integer grid"
+        1.0,
+        ge=0,
+        le=1,
+        description="share of the steps after which training goes on on the chip's integer grid; 1 = never: weights are"
+        " rounded once, at the end, so that their errors cancel",
     )
     precision: Literal["fp32", "bf16", "auto"] = Field(
         "fp32", description="number format of the convolutions in training; auto: bf16 where the machine computes in it"

@@ -143,7 +143,7 @@ class _Run:
         except KeyboardInterrupt:
             self._save_checkpoint()
             raise
-        return self._finish()
+        return self._finish(sampler)
 
     def _quantize_from(self) -> float:
         return 1.0 if isinstance(self.recipe.student, AnnSpec) else self.recipe.train.quantize_from
@@ -348,12 +348,12 @@ class _Run:
             "neurodeploy": __version__,
         }
 
-    def _finish(self) -> RunResult:
+    def _finish(self, sampler: PatchSampler) -> RunResult:
         trainer, recipe = self.trainer, self.recipe
         if trainer.student is not None and not trainer.on_grid:
             # the whole run was float (quantize_from = 1, or time ran out): rounded once, without fine-tuning
             self._end_of_float_stage()
-            trainer.to_grid()
+            trainer.to_grid(sampler.batch(trainer.step))
         score = self._score() if self.first else None
         student = None if trainer.student is None else trainer.averaged_student
         saved = self.out / ("weights.safetensors" if student is None else "student.safetensors")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neurodeploy.distill.hints import HintAdapters, choose_hints
-from neurodeploy.distill.losses import fft_loss, pixel_loss, sop_loss
+from neurodeploy.distill.losses import fft_loss, pixel_loss, sop_loss, synaptic_operations
 from neurodeploy.distill.recipe import AnnSpec, Recipe
 from neurodeploy.distill.schedules import gamma_at, lr_at
 from neurodeploy.distill.team import Team
@@ -126,7 +126,7 @@ class Trainer:
     def advance(self, batch: PatchBatch, plan: Plan) -> dict[str, float]:
         """One optimiser step. ``batch`` must be the one of :attr:`step`. Returns what the log shows."""
         if self.student is not None and self.step == plan.switch and not self.on_grid:
-            self.to_grid()
+            self.to_grid(batch)
         self._set_lr(plan)
         self.model.train()
         parts_of_batch = (batch.degraded, batch.clean, batch.noise_level)
@@ -171,7 +171,7 @@ class Trainer:
                 loss = loss + gamma * hint
                 parts["hint"] = hint.detach()
         if self.train.sop_target is not None:
-            operations = self.team.mean(self.student.synaptic_operations())
+            operations = self.team.mean(synaptic_operations(self.student.spec, self.student.rates))
             loss = loss + self.train.sop_weight * sop_loss(operations, self.train.sop_target)
             parts["sop"] = operations.detach()
         parts["rate"] = torch.stack(self.student.rates).mean().detach()
@@ -216,20 +216,21 @@ class Trainer:
             # running statistics belong to the averaged weights, so they are averaged too; steps stay as they are
             held.lerp_(now, 1 - decay) if now.is_floating_point() else held.copy_(now)
 
-    def to_grid(self) -> None:
-        """Goes on from the averaged weights on the integer grid, with a fresh optimiser."""
+    def to_grid(self, batch: PatchBatch) -> None:
+        """Goes on from the averaged weights on the integer grid, rounded for this batch, with a fresh optimiser."""
         if self.student is None:
             return
         self.team.same(self.average)  # statistics of batch norm are each process's own
         self.student.load_state_dict(self.average.state_dict())
-        self._fold_and_quantize()
+        self._fold_and_quantize(self._tensor(self.team.share(batch.degraded)))
+        self.team.same(self.student)  # each process has rounded for its own share of the batch
         self.average.load_state_dict(self.student.state_dict())
         self.optimiser = self._optimiser()
 
-    def _fold_and_quantize(self) -> None:
-        for module in (self.student, self.average):
-            if isinstance(module, SpikingStudent):
-                module.to_grid()
+    def _fold_and_quantize(self, calibration: Tensor | None = None) -> None:
+        if self.student is not None:
+            self.student.eval().to_grid(calibration)
+            self.averaged_student.to_grid()
         self.on_grid = True
 
     @property

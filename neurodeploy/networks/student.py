@@ -8,7 +8,7 @@ so that what is trained is what is exported.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -22,11 +22,17 @@ from neurodeploy.graph.passes import fold_batch_norm
 from neurodeploy.graph.spec import StudentSpec, population_shifts, threshold_offset
 from neurodeploy.graph.student_file import StudentFile
 from neurodeploy.networks.neurons import SURROGATES, Fired, levels, levels_on_grid, lif, norse_lif
+from neurodeploy.networks.rounding import (
+    WEIGHT_MAX,
+    WEIGHT_MIN,
+    least_square_step,
+    round_with_feedback,
+    second_moments,
+)
 
-WEIGHT_MIN, WEIGHT_MAX = -128, 127
 BIAS_LIMIT = 4095
 THRESHOLD_LIMIT = 131071
-HEADROOM = 1.2
+HEADROOM = 1.05
 """Room for biases and thresholds to grow while training goes on on the grid."""
 NORMED_RANGE = 1.8
 """Top of the range that the levels cover at first, in standard deviations of a batch-normed current."""
@@ -76,6 +82,7 @@ class SpikingStudent(nn.Module):
         self.register_buffer("on_grid", torch.zeros((), dtype=torch.bool))
         self.register_buffer("weight_steps", torch.ones(spec.depth + 1, dtype=torch.float64))
         self.rates: list[Tensor] = []
+        self._watch: Callable[[int, Tensor], None] | None = None
         self._start()
 
     on_grid: Tensor
@@ -177,23 +184,6 @@ class SpikingStudent(nn.Module):
         out = out[..., :height, :width].float()
         return (x - out if spec.residual else out), found
 
-    def synaptic_operations(self) -> Tensor:
-        """Synaptic operations a pixel of the last forward pass, borders apart; a scalar with gradient.
-
-        A spike of ``lif{k}`` meets every synapse of ``conv{k+1}``, once for each population of each LIF that the
-        convolution's current arrives at, directly or by a sum edge.
-        """
-        spec = self.spec
-        total = torch.zeros((), device=self.log_delta.device)
-        for layer, rate in enumerate(self.rates):
-            conv = layer + 1
-            out, _, kernel, _ = spec.conv_shape(conv)
-            receivers = 1 + sum(source == conv for source, _ in spec.edges)
-            copies = receivers * spec.levels if conv < spec.depth else 1
-            spikes = rate * (spec.levels * spec.steps * spec.width / spec.unshuffle**2)
-            total = total + spikes * (out * kernel**2 * copies)
-        return total
-
     def _match_time(self, source: Tensor, like: Tensor) -> Tensor:
         if source.shape[0] == like.shape[0]:
             return source
@@ -201,6 +191,8 @@ class SpikingStudent(nn.Module):
 
     def _current(self, layer: int, signal: Tensor) -> Tensor:
         conv = self._conv(layer)
+        if self._watch is not None:
+            self._watch(layer, signal)
         if bool(self.on_grid):
             weight, bias = self._grid_weight(layer), self._grid_bias(layer)
         else:
@@ -243,12 +235,21 @@ class SpikingStudent(nn.Module):
         return float(self.weight_steps[layer]) / (2 * scale)
 
     def _bias_range(self, layer: int) -> tuple[int, int]:
-        """What the bias may be, in units, so that the biases of all populations fit 13 bits."""
+        """What the bias may be, in units, so that the biases of all populations fit 13 bits.
+
+        Where nothing is remembered, biases and threshold may be moved together (``x + b > vth`` is
+        ``x + (b - c) > vth - c``), so the range lies around the middle c of the biases, as far as the threshold goes.
+        """
         if layer == self.spec.depth:
             return -BIAS_LIMIT, BIAS_LIMIT
         first, spacing = self._threshold_integers(layer)
-        above, below = population_shifts(first + spacing * np.arange(self.spec.levels))[[0, -1]]
-        return -BIAS_LIMIT - int(below), BIAS_LIMIT - int(above)
+        thresholds = first + spacing * np.arange(self.spec.levels)
+        above, below = population_shifts(thresholds)[[0, -1]]
+        centre = 0
+        if self.spec.steps == 1:
+            ends = torch.stack(torch.aminmax(self._bias(layer).detach())) / self._unit(layer)
+            centre = max(int(thresholds[-1]) - THRESHOLD_LIMIT, min(round(float(ends.mean())), int(thresholds[0])))
+        return centre - BIAS_LIMIT - int(below), centre + BIAS_LIMIT - int(above)
 
     def _grid_weight(self, layer: int) -> Tensor:
         weight, step = self._conv(layer).weight, float(self.weight_steps[layer])
@@ -287,26 +288,49 @@ class SpikingStudent(nn.Module):
             self.norms[layer] = nn.Identity()
 
     @torch.no_grad()
-    def to_grid(self) -> None:
+    def to_grid(self, calibration: Tensor | None = None) -> None:
         """Goes over to the integer grid: folds batch norm, then chooses each weight step by least square error.
 
         Convolutions that a sum edge joins share one step.
+
+        Args:
+            calibration: (B, C, H, W) degraded pictures. With them weights are rounded so that their errors cancel in
+                what the convolutions put out there (:mod:`~neurodeploy.networks.rounding`), without each for itself.
         """
         self.fold_norms()
+        signals = {} if calibration is None else self._conv_inputs(calibration)
         for group in self._step_groups():
             joined = torch.cat([self._conv(layer).weight.double().flatten() for layer in group])
             floor = max(self._smallest_step(layer) for layer in group)
             self.weight_steps[list(group)] = max(least_square_step(joined), floor)
+        for layer, signal in signals.items():
+            conv = self._conv(layer)
+            moments = second_moments(signal, self.spec.kernel, int(conv.padding[0]), int(conv.dilation[0]))
+            step = float(self.weight_steps[layer])
+            conv.weight.copy_(round_with_feedback(conv.weight, moments, step))
         self.on_grid.fill_(True)
+
+    def _conv_inputs(self, x: Tensor) -> dict[int, Tensor]:
+        """What every convolution receives when (B, C, H, W) is restored."""
+        signals: dict[int, Tensor] = {}
+        self._watch = signals.__setitem__
+        try:
+            self(x)
+        finally:
+            self._watch = None
+        return signals
 
     def _smallest_step(self, layer: int) -> float:
         """Step below which the bias of a population or a threshold would not fit its bits."""
-        largest = float(self._bias(layer).abs().max())
-        needs = [largest / BIAS_LIMIT]
-        if layer < self.spec.depth:
-            delta, levels_above = float(self.delta(layer)), self.spec.levels - 1
+        least, largest = (float(end) for end in torch.aminmax(self._bias(layer)))
+        if layer == self.spec.depth:
+            needs = [max(abs(least), abs(largest)) / BIAS_LIMIT]
+        else:
+            delta, levels = float(self.delta(layer)), self.spec.levels
+            centre = min((least + largest) / 2, delta / 2) if self.spec.steps == 1 else 0.0
             # populations shift their bias by up to half of the way between the lowest and the highest threshold
-            needs = [(largest + delta * levels_above / 2) / BIAS_LIMIT, delta * self.spec.levels / THRESHOLD_LIMIT]
+            widest = max(largest - centre, centre - least) + delta * (levels - 1) / 2
+            needs = [widest / BIAS_LIMIT, (delta * levels + abs(centre)) / THRESHOLD_LIMIT]
         scale = self.spec.input_scale if layer == 0 else 1.0
         return max(needs) * HEADROOM * 2 * scale
 
@@ -390,16 +414,3 @@ def _spacing(vth: NDArray[np.int64], name: str) -> int:
     if spacing < 1 or vth[0] != spacing // 2 or np.any(np.diff(vth) != spacing):
         raise UserError("thresholds are not evenly spaced", node=name, have=str(vth.tolist()))
     return spacing
-
-
-def least_square_step(weight: Tensor) -> float:
-    """The step with the least square error of 8-bit rounding, among 60 between half and all of max / 127."""
-    top = float(weight.abs().max()) / WEIGHT_MAX
-    if top == 0.0:
-        return 1.0 / WEIGHT_MAX
-
-    def error(step: float) -> float:
-        return float(((weight / step).round().clamp(WEIGHT_MIN, WEIGHT_MAX) * step - weight).square().sum())
-
-    candidates: Iterable[float] = (top * (0.5 + 0.5 * i / 60) for i in range(1, 61))
-    return min(candidates, key=error)

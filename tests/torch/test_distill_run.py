@@ -46,7 +46,7 @@ def values(photographs: Path, **train: Any) -> dict[str, Any]:
         "data": {"train": str(photographs), "test": str(photographs), "patch": 24, "batch": 4, "test_crop": 48},
         "degradation": {"kind": "gaussian", "sigma": 25},
         "student": {"width": 8, "depth": 2, "levels": 3, "steps": 1},
-        "train": {"steps": 60, "eval_every": 20, "lr": 3e-3, "warmup": 5, "ema": 0.9, **train},
+        "train": {"steps": 60, "eval_every": 20, "lr": 3e-3, "warmup": 5, "ema": 0.9, "quantize_from": 0.75, **train},
     }
 
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from neurodeploy.graph.spec import StudentSpec
 from neurodeploy.graph.student_file import StudentFile
 from neurodeploy.networks.convert.shape import Shaped
-from neurodeploy.networks.student import BIAS_LIMIT, THRESHOLD_LIMIT, WEIGHT_MAX, WEIGHT_MIN, least_square_step
+from neurodeploy.networks.rounding import WEIGHT_MAX, WEIGHT_MIN, least_square_step
+from neurodeploy.networks.student import BIAS_LIMIT, THRESHOLD_LIMIT
 
 CANDIDATES = 40
 """Steps that are tried for every channel, between a part of the largest activation and all of it."""
