@@ -66,6 +66,8 @@ class OperationCounter:
         self._nonzero = {link.name: _weights_at(link) for link in self._links}
         self._empty: dict[Pair, tuple[dict[str, Shape], dict[str, LayerCounts]]] = {}
         """What images of the last size hold before anything has run."""
+        self._reached: dict[tuple[str, Pair], list[int]] = {}
+        """(layer, extent of the image) -> places that receive something, if all sources spike everywhere."""
         self._next = ""
         self._image: _Image | None = None
         self._done: list[ImageCounts] = []
@@ -294,10 +296,20 @@ class OperationCounter:
         if missing:
             raise InternalError(f"{image.name}: not every place of {', '.join(missing)} was shown exactly once a step")
 
+    def _places_reached(self, image: _Image, row: LayerCounts, links: Sequence[Connection]) -> list[int]:
+        """As :func:`places_reached`; where all sources spiked everywhere it is the same for every picture of a size."""
+        extent, steps = (row.shape[1], row.shape[2]), self.net.host.steps
+        if any(link.source in image.marks for link in links):
+            return places_reached(links, image.marks, image.shapes, extent, steps)
+        key = row.name, image.extent
+        if key not in self._reached:
+            self._reached[key] = places_reached(links, {}, image.shapes, extent, steps)
+        return list(self._reached[key])
+
     def _book_updates(self, image: _Image, row: LayerCounts) -> None:
         links, steps = self._into.get(row.name, []), self.net.host.steps
         if self._plain and not image.arrived and all(map(is_plain, links)):
-            places = places_reached(links, image.marks, image.shapes, (row.shape[1], row.shape[2]), steps)
+            places = self._places_reached(image, row, links)
             each = row.shape[0]
         else:
             receiving = _receiving(image, links, row.shape, steps)

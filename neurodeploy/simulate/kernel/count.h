@@ -91,7 +91,12 @@ ND_ATTRIBUTES static void ND_E(add_up)(
         for (int row = 0; row < counted->rows; row++) {
             const uint32_t *counts = counted->by_channel + (int64_t)row * channels;
             sums[steps + 1] += ND_E(met)(counts, ND_E(weights_of)(link, 0, row, channels), channels);
-            for (int edge = 0; edge < link->edge_count; edge++) ND_E(edge)(counted, link, row, edge, sums, scratch);
+            for (int edge = 0; edge < link->edge_count; edge++) {
+                const int64_t ahead = (row + 4) * counted->value_row + link->edges[edge] * counted->value_place;
+                for (int step = 0; row + 4 < counted->rows && step < steps; step++)
+                    __builtin_prefetch(counted->values + ahead + step * counted->value_step); /* too far apart to be guessed */
+                ND_E(edge)(counted, link, row, edge, sums, scratch);
+            }
         }
     }
 }

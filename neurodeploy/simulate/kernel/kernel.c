@@ -154,7 +154,7 @@ ND_INLINE nd_places places_of(const nd_layer *layer) {
     at.v = at.u + block;
     at.narrow = at.v + block * layer->levels;
     at.tally = at.narrow + (int64_t)ND_PIXELS * layer->channels / 2;
-    at.list = at.tally + layer->channels / 4;
+    at.list = at.tally + (layer->channels + 63) / 64 * 16; /* whole vectors */
     at.summed = at.list + list;
     at.end = (at.summed + summed + 15) / 16 * 16;
     return at;
@@ -181,7 +181,8 @@ ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const 
 }
 
 /* The walk over one row of outputs, BLOCK places at a time, all steps of a block before the next block. Blocks are read and
- * computed whole, whatever lies behind the row. */
+ * computed whole, whatever lies behind the row. Spikes are made bits of and counted when the row is done: vectors that are read
+ * again at once, in larger pieces than they were written in, would have to wait for the cache. */
 #define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, EVENTS, COUNT, FIRE, PACK, TALLY, BLOCK)                                         \
     ATTRIBUTES static void NAME(const nd_layer *layer, int row, int32_t *scratch) {                                            \
         const int channels = layer->channels, steps = layer->summed ? 1 : layer->steps;                                        \
@@ -195,7 +196,7 @@ ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const 
                 for (int k = 0; k < layer->term_count && !(step && layer->constant); k++) {                                    \
                     const nd_term *term = layer->terms + k;                                                                    \
                     const uint8_t *source = (const uint8_t *)term->source + step * term->step_bytes                            \
-                                            + row * term->next_row + column * term->next_place;                              \
+                                            + row * term->next_row + column * term->next_place;                                \
                     if (layer->summed) {                                                                                       \
                         const nd_term read = summed_term(layer, term, source, summed, BLOCK);                                  \
                         TERM(layer, &read, summed, sums, places, k > 0);                                                       \
@@ -218,16 +219,20 @@ ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const 
                 }                                                                                                              \
                 if (layer->remembers) FIRE(layer, sums, places, step, scratch + at.u, scratch + at.v, out);                    \
                 else COUNT(layer, sums, places, out);                                                                          \
+            }                                                                                                                  \
+        }                                                                                                                      \
+        for (int column = 0; (layer->masks || layer->by_channel) && column < layer->columns; column += ND_PIXELS) {            \
+            const int places = layer->columns - column < ND_PIXELS ? layer->columns - column : ND_PIXELS;                      \
+            for (int step = 0; step < steps; step++) {                                                                         \
+                const uint8_t *out = (uint8_t *)layer->out + step * layer->out_step + row * layer->out_row                     \
+                                     + (int64_t)column * channels;                                                             \
                 uint8_t *masks = 0;                                                                                            \
                 if (layer->masks) {                                                                                            \
                     masks = layer->masks + step * layer->mask_step + row * layer->mask_row                                     \
                             + column * ND_MASK_BYTES(channels);                                                                \
                     PACK(out, places, channels, masks);                                                                        \
                 }                                                                                                              \
-                for (int start = 0; start < places; start += ND_PIXELS)                                                        \
-                    TALLY(block)(layer, &tally, row, column + start, step,                                                     \
-                                 places - start < ND_PIXELS ? places - start : ND_PIXELS,                                      \
-                                 out + (int64_t)start * channels, masks ? masks + start * ND_MASK_BYTES(channels) : 0);        \
+                TALLY(block)(layer, &tally, row, column, step, places, out, masks);                                            \
             }                                                                                                                  \
         }                                                                                                                      \
         TALLY(close)(layer, &tally, row);                                                                                      \

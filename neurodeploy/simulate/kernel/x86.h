@@ -315,7 +315,7 @@ ND_TARGET_AVX512 ND_INLINE nd_found whole_of_avx512(const uint8_t *out, int chan
     nd_found found = {0, 0, 0};
     for (int first = 0; first < channels; first += 64) {
         const __mmask64 within = channels_within(channels - first);
-        __m512i sum = _mm512_maskz_loadu_epi8(within, sums + first);
+        __m512i sum = _mm512_loadu_si512(sums + first); /* whole: what is masked cannot be read again at once */
 #pragma GCC unroll 8
         for (int place = 0; place < ND_PIXELS; place++) {
             const __m512i here = _mm512_maskz_loadu_epi8(within, out + (int64_t)place * channels + first);
@@ -325,7 +325,7 @@ ND_TARGET_AVX512 ND_INLINE nd_found whole_of_avx512(const uint8_t *out, int chan
             found.marks |= (unsigned)(some != 0) << place;
             if (!binary) spikes = _mm512_add_epi64(spikes, _mm512_sad_epu8(here, zero));
         }
-        _mm512_mask_storeu_epi8(sums + first, within, sum);
+        _mm512_storeu_si512(sums + first, sum);
     }
     found.spikes = binary ? found.some : (uint64_t)_mm512_reduce_add_epi64(spikes);
     return found;
