@@ -160,7 +160,7 @@ $ python -m tests.fuzz --count 20000 --seed 1 --record docs/fuzz-record.json --p
 
 {table}
 
-What earlier runs found is fixed and kept, one test each, in `tests/unit/test_fuzz_findings.py`:
+What earlier runs found or pointed to is fixed and kept, one test each, in `tests/unit/test_fuzz_findings.py`:
 
 | reader | what was found | now |
 |---|---|---|
