@@ -173,6 +173,8 @@ def test_the_folder_is_a_student_with_the_loss_on_record(tmp_path: Path, capsys:
     report = convert(tmp_path / "net.onnx", out, PLAN)
     scores, loss = report["psnr_db"], report["loss_db"]
     assert loss["total"] == pytest.approx(scores["ann"] - scores["student_fixed"], abs=1e-3)
+    # the weights are on the grid already: what training starts from is what was balanced
+    assert loss["integers"] == pytest.approx(0, abs=0.2)
     assert json.loads((out / "convert.json").read_text())["psnr_db"] == scores
     quantized, floats = read_student(out / "student.safetensors"), read_student(out / "student-float.safetensors")
     assert quantized.quantized and not floats.quantized and quantized.spec == floats.spec

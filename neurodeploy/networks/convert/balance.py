@@ -5,7 +5,7 @@ of its own: its weights are divided by it, those of the next layer multiplied, a
 chips want it. ``delta`` is the one with the least square error on the calibration pictures (Rueckauer et al. 2017,
 doi:10.3389/fnins.2017.00682, take a high percentile of the activation). What is lost up to a layer is made up for in
 it: its weights and bias are fitted once more to the network's own currents, so that errors do not add up along the
-chain.
+chain, and are rounded so that their errors cancel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from neurodeploy.graph.spec import StudentSpec
 from neurodeploy.graph.student_file import StudentFile
 from neurodeploy.networks.convert.shape import Shaped
-from neurodeploy.networks.rounding import WEIGHT_MAX, WEIGHT_MIN, least_square_step
+from neurodeploy.networks.rounding import least_square_step, round_with_feedback, second_moments
 from neurodeploy.networks.student import BIAS_LIMIT, THRESHOLD_LIMIT
 
 CANDIDATES = 40
@@ -31,7 +31,7 @@ CANDIDATES = 40
 SPREADS = (1.0, 4.0, 8.0)
 """Largest ratios of two channels' steps in a layer that are tried: weights that are divided by them share 8 bits."""
 
-FITTED = 20_000
+FITTED = 60_000
 """Places that a layer's weights are fitted to."""
 
 RIDGE = 1e-3
@@ -83,8 +83,10 @@ def balanced(network: Shaped, pictures: list[NDArray[np.float32]]) -> Balanced:
             change, shift = _refit(spec, layer, snn, wanted, have)
             weights[layer], biases[layer] = weights[layer] + change, biases[layer] + shift
             step = _grid_step(spec, layer, weights[layer], biases[layer])
-            have = _received(spec, layer, snn, _rounded(weights[layer], step), biases[layer])
+            rounded = round_with_feedback(weights[layer], _moments(spec, layer, snn), step)
+            have = _received(spec, layer, snn, rounded, biases[layer])
             biases[layer] = biases[layer] + _channel_mean(wanted) - _channel_mean(have)
+            weights[layer] = weights[layer] if spec.edges else rounded
             steps.append(step)
             break
         have = _received(spec, layer, snn, weights[layer], biases[layer])
@@ -96,12 +98,14 @@ def balanced(network: Shaped, pictures: list[NDArray[np.float32]]) -> Balanced:
         have = _received(spec, layer, snn, weights[layer], biases[layer])
         cap = network.caps[layer]
         aim = [x.clamp(0.0, cap) for x in wanted]
+        moments = _moments(spec, layer, snn)
         found = [
-            _tried(spec, layer, snn, weights[layer], biases[layer], have, wanted, aim, spread)
+            _tried(spec, layer, snn, weights[layer], biases[layer], moments, have, wanted, aim, spread)
             for spread in (SPREADS[:1] if spec.edges else SPREADS)
         ]
         best = min(found, key=lambda tried: tried.error)
-        weights[layer], biases[layer] = best.weight, best.bias
+        # layers that an edge joins share one step in the end, and are rounded once more
+        weights[layer], biases[layer] = best.weight if spec.edges else best.rounded, best.bias
         weights[layer + 1] = weights[layer + 1] * best.unit[None, :, None, None]
         steps.append(best.step)
         snn.now, ann.now = best.counts, aim
@@ -123,23 +127,20 @@ def _refit(
     Where both currents are negative the neuron is silent either way, and nothing is asked for.
     """
     dilation = spec.dilations[layer]
-    rows, aims = [], []
     draw = torch.Generator().manual_seed(layer)
     each = max(1, FITTED // len(wanted))
-    for x, want, got in zip(signals.now, wanted, have, strict=True):
-        patches = F.unfold(x, spec.kernel, dilation=dilation, padding=dilation * (spec.kernel // 2))[0].T
+    square, across = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for signal, want, got in zip(signals.now, wanted, have, strict=True):
+        patches = F.unfold(signal, spec.kernel, dilation=dilation, padding=dilation * (spec.kernel // 2))[0].T
         gap = (want - got)[0].flatten(1).T
         if layer < spec.depth:
             gap = gap * ((want > 0) | (got > 0))[0].flatten(1).T
         chosen = torch.randperm(len(patches), generator=draw)[:each]
-        rows.append(patches[chosen])
-        aims.append(gap[chosen])
-    x, gap = torch.cat(rows).double(), torch.cat(aims).double()
-    x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
-    square = x.T @ x
+        x = torch.cat([patches[chosen], torch.ones(len(chosen), 1)], dim=1).double()
+        square, across = square + x.T @ x, across + x.T @ gap[chosen].double()
     ridge = torch.full((len(square),), RIDGE * float(square.diagonal().mean()), dtype=torch.float64)
-    solved = torch.linalg.solve(square + torch.diag(ridge), x.T @ gap)
-    change = solved[:-1].T.reshape(gap.shape[1], signals.now[0].shape[1], spec.kernel, spec.kernel)
+    solved = torch.linalg.solve(square + torch.diag(ridge), across)
+    change = solved[:-1].T.reshape(across.shape[1], signals.now[0].shape[1], spec.kernel, spec.kernel)
     return change.float(), solved[-1].float()
 
 
@@ -148,6 +149,7 @@ class _Tried:
     """One layer for one spread."""
 
     weight: Tensor
+    rounded: Tensor
     bias: Tensor
     unit: Tensor
     step: float
@@ -162,6 +164,7 @@ def _tried(
     signals: _Signals,
     weight: Tensor,
     bias: Tensor,
+    moments: Tensor,
     have: list[Tensor],
     wanted: list[Tensor],
     aim: list[Tensor],
@@ -170,13 +173,14 @@ def _tried(
     unit = _units(have, aim, spec.levels, spread)
     scaled, shift = weight / unit[:, None, None, None], bias / unit
     step = _grid_step(spec, layer, scaled, shift)
-    currents = _received(spec, layer, signals, _rounded(scaled, step), shift, units=unit)
+    rounded = round_with_feedback(scaled, moments, step)
+    currents = _received(spec, layer, signals, rounded, shift, units=unit)
     # rounding moves the mean once more
     correction = _channel_mean([x / unit[:, None, None] for x in wanted]) - _channel_mean(currents)
     currents = [x + correction[:, None, None] for x in currents]
     counts = [_count(x, spec.levels) for x in currents]
     error = sum(float((count * unit[:, None, None] - a).square().mean()) for count, a in zip(counts, aim, strict=True))
-    return _Tried(scaled, shift + correction, unit, step, currents, counts, error)
+    return _Tried(scaled, rounded, shift + correction, unit, step, currents, counts, error)
 
 
 def _received(
@@ -211,8 +215,13 @@ def _count(x: Tensor, levels: int) -> Tensor:
     return (x - 0.5).ceil().clamp(0, levels)
 
 
-def _rounded(weight: Tensor, step: float) -> Tensor:
-    return (weight / step).round().clamp(WEIGHT_MIN, WEIGHT_MAX) * step
+def _moments(spec: StudentSpec, layer: int, signals: _Signals) -> Tensor:
+    """Second moments of what a convolution receives, over all pictures."""
+    dilation = spec.dilations[layer]
+    padding = dilation * (spec.kernel // 2)
+    places = [x.shape[2] * x.shape[3] for x in signals.now]
+    each = [second_moments(x, spec.kernel, padding, dilation) * n for x, n in zip(signals.now, places, strict=True)]
+    return torch.stack(each).sum(dim=0) / sum(places)
 
 
 def _grid_step(spec: StudentSpec, layer: int, weight: Tensor, bias: Tensor) -> float:
