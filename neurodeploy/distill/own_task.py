@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from neurodeploy.distill.recipe import Recipe, load_recipe
+from neurodeploy.distill.recipe import Recipe, load_recipe, usual_student
 from neurodeploy.errors import UserError
 from neurodeploy.images.degradations import parse_degradation
 from neurodeploy.images.io import list_images, read_image, read_size
@@ -17,20 +17,9 @@ HELD_OUT_SHARE, HELD_OUT_MOST = 10, 24
 SMALLEST_PATCH, USUAL_PATCH = 16, 64
 DEFAULT_MINUTES = 20.0
 
-STUDENT: dict[str, Any] = {
-    "unshuffle": 2,
-    "width": 64,
-    "depth": 4,
-    "levels": 4,
-    "steps": 1,
-    "norm": "batch",
-    "edges": [[1, 3]],
-}
 TRAIN: dict[str, Any] = {
     "steps": 200_000,
-    "lr": 2e-2,
     "ema": 0.999,
-    "gamma": 0.0,
     "sop_target": 100_000.0,
     "precision": "auto",
     "eval_every": 500,
@@ -88,12 +77,11 @@ def own_recipe(
             "test_crop": 256,
         },
         "degradation": None if spec is None else parse_degradation(spec).model_dump(mode="json"),
-        "student": {**STUDENT, "channels": channels or _channels(files, teacher)},
+        "student": {**usual_student().model_dump(mode="json"), "channels": channels or _channels(files, teacher)},
         "train": {**TRAIN, "max_minutes": max_minutes or DEFAULT_MINUTES},
     }
     if teacher is not None:
-        values["teacher"] = {"model": teacher, "hints": "none"}
-        values["train"]["output_weight"] = 1.0
+        values["teacher"] = {"model": teacher}
     return load_recipe(values, overrides)
 
 

@@ -17,6 +17,9 @@ from neurodeploy.images.degradations import Degradation, Gaussian
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
+NORMED_LR, PLAIN_LR = 2e-2, 1e-3
+"""Peak learning rates: batch norm bears twenty times as much."""
+
 
 class Pairs(BaseModel):
     """Two folders whose files match by name: degraded pictures and their clean originals."""
@@ -61,7 +64,7 @@ class TeacherRecipe(BaseModel):
 
     model: str = Field(description="zoo name, ARCH:WEIGHTS, module:Class or a .onnx file")
     hints: tuple[Hint, ...] | Literal["even", "none"] = Field(
-        "even", description='hint pairs; "even" spreads ``hint_count`` of them over both networks; "none": output only'
+        "none", description='hint pairs; "even" spreads ``hint_count`` of them over both networks; "none": output only'
     )
     hint_count: int = Field(2, ge=1, le=16)
 
@@ -78,7 +81,11 @@ class AnnSpec(BaseModel):
 
 
 class TrainRecipe(BaseModel):
-    """How to train. Defaults follow H-KD (arXiv 2504.01755): L1 + 0.1 FFT + gamma * feature MSE, AdamW, cosine."""
+    """How to train. Losses of H-KD (arXiv 2504.01755): L1 + 0.1 FFT + gamma * feature MSE; AdamW, cosine.
+
+    By default a teacher guides the output alone; with ``teacher.hints = "even"`` and ``output_weight = 0`` it is the
+    paper's recipe.
+    """
 
     model_config = _STRICT
 
@@ -87,7 +94,9 @@ class TrainRecipe(BaseModel):
         None, description="zoo name, run folder or .safetensors of a student of the same shape to start from"
     )
     max_minutes: float | None = Field(None, gt=0, description="time limit; the schedule is fitted into it")
-    lr: float = Field(1e-3, gt=0, lt=1, description="peak learning rate of AdamW")
+    lr: float = Field(
+        PLAIN_LR, gt=0, lt=1, description="peak learning rate of AdamW; by default 2e-2 for a student with batch norm"
+    )
     lr_end: float = Field(1e-6, ge=0, lt=1, description="learning rate at the end of the cosine")
     warmup: int = Field(100, ge=0, description="steps of linear warm-up")
     weight_decay: float = Field(1e-4, ge=0, lt=1)
@@ -95,8 +104,8 @@ class TrainRecipe(BaseModel):
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0 = none")
     pixel_loss: Literal["l1", "charbonnier", "mse"] = "l1"
     fft_weight: float = Field(0.1, ge=0, description="weight of the L1 between spectra")
-    output_weight: float = Field(0.0, ge=0, description="weight of the L1 between student's and teacher's outputs")
-    gamma: float = Field(0.12, ge=0, description="weight of the feature MSE")
+    output_weight: float = Field(1.0, ge=0, description="weight of the L1 between student's and teacher's outputs")
+    gamma: float = Field(0.12, ge=0, description="weight of the feature MSE, where there are hints")
     gamma_schedule: Literal["constant", "linear", "cosine"] = "cosine"
     gamma_end: float = Field(0.0, ge=0, description="share of gamma left at gamma_until")
     gamma_until: float = Field(1.0, gt=0, le=1, description="share of the float stage in which hints act")
@@ -124,6 +133,11 @@ class TrainRecipe(BaseModel):
     eval_every: int = Field(500, ge=1, description="steps between scores on held-out pictures")
 
 
+def usual_student() -> StudentSpec:
+    """The student of a recipe that describes none."""
+    return StudentSpec(width=64, depth=4, levels=4, norm="batch", edges=((1, 3),))
+
+
 class Recipe(BaseModel):
     """A whole run."""
 
@@ -135,16 +149,22 @@ class Recipe(BaseModel):
     data: DataRecipe = DataRecipe()
     degradation: Degradation | None = Field(default_factory=lambda: Gaussian(sigma=25.0))
     teacher: TeacherRecipe | None = None
-    student: StudentSpec | AnnSpec = Field(default_factory=StudentSpec, discriminator="family")
+    student: StudentSpec | AnnSpec = Field(default_factory=usual_student, discriminator="family")
     train: TrainRecipe = TrainRecipe()
 
     @model_validator(mode="before")
     @classmethod
-    def _family(cls, values: Any) -> Any:
-        """A student without ``family`` is of the portable one."""
-        if isinstance(values, Mapping) and isinstance(values.get("student"), Mapping):
-            return {**values, "student": {"family": "portable", **values["student"]}}
-        return values
+    def _defaults(cls, values: Any) -> Any:
+        """Fills in what depends on something else: the student's family, and the learning rate."""
+        if not isinstance(values, Mapping):
+            return values
+        student = values.get("student", usual_student().model_dump(mode="json"))
+        if isinstance(student, Mapping):
+            student = {"family": "portable", **student}
+            train = values.get("train", {})
+            if isinstance(train, Mapping) and student.get("norm") == "batch":
+                values = {**values, "train": {"lr": NORMED_LR, **train}}
+        return {**values, "student": student}
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

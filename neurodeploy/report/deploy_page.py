@@ -195,7 +195,7 @@ def deploy_report(
 
 def _scores(scored: Scored, samples: Sequence[Sample], student: Model) -> Scores:
     notes = {
-        "student_float": "end of the float stage, before training on the grid",
+        "student_float": "before its weights are rounded",
         "student_fixed": f"differs from torch on the same grid by {scored.float_gap:.1g} at most",
     }
     stages = [

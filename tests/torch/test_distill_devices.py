@@ -49,7 +49,7 @@ def recipe_of(folder: Path, **train: Any) -> Path:
         "name": "shared",
         "seed": 5,
         "data": data,
-        "teacher": {"model": f"ffdnet:{teacher.student}", "hint_count": 1},
+        "teacher": {"model": f"ffdnet:{teacher.student}", "hints": "even", "hint_count": 1},
         "student": {"width": 6, "depth": 2, "levels": 3, "steps": 1},
         "train": {
             "steps": 24,

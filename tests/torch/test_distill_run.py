@@ -199,7 +199,7 @@ def test_hints_reach_the_teacher_and_the_student(photographs: Path, tmp_path: Pa
     )
     assert teacher.student.endswith("weights.safetensors")
     recipe_values = values(photographs, steps=30, sop_target=100.0, output_weight=0.5)
-    recipe_values["teacher"] = {"model": f"ffdnet:{teacher.student}", "hint_count": 2}
+    recipe_values["teacher"] = {"model": f"ffdnet:{teacher.student}", "hints": "even", "hint_count": 2}
     distill(load_recipe(recipe_values), out=tmp_path / "student")
     with (tmp_path / "student" / "log.csv").open() as file:
         row = next(csv.DictReader(file))
