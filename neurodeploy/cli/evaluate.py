@@ -19,6 +19,7 @@ from neurodeploy.cli.options import (
 )
 from neurodeploy.cli.output import answer, progress, table
 from neurodeploy.cli.settings import Settings, verb
+from neurodeploy.errors import UserError
 
 
 @verb("evaluate")
@@ -78,6 +79,13 @@ def command(
     from neurodeploy.zoo import resolve
 
     chosen = resolve(model, steps=steps, dt=dt, white=white)
+    if sigma is not None and chosen.kind != "teacher":
+        raise UserError(
+            "is told to networks that take a noise level; this one takes a picture alone",
+            node="--sigma",
+            have=f"{model}, a {chosen.kind}",
+            instead=f"--degradation gaussian:{sigma:g} adds noise of that level",
+        )
     dataset = open_dataset(chosen, data=data, pairs=pairs, degradation=degradation, seed=seed_of(settings))
     with connected(scheduler) as pool, progress(settings, "restoring") as update:
         result = evaluate(

@@ -123,6 +123,11 @@ def test_evaluate_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fixed arithmetic, T = 1" in text and "mean" in text and "a.png" in text
 
 
+def test_evaluate_refuses_a_noise_level_that_nobody_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "small.safetensors", "--data", "clean", "--sigma", "15"]) == 2
+    assert "--degradation gaussian:15" in capsys.readouterr().err
+
+
 # check, export, verify, simulate
 
 
