@@ -165,6 +165,7 @@ def summary(chosen: argparse.Namespace) -> dict[str, Any]:
             {
                 "name": variant["name"],
                 "groups": variant["groups"],
+                "hinted": bool(variant.get("hints")),
                 "runs": ones,
                 "psnr_db": statistics.mean(one["psnr_db"] for one in ones),
                 "psnr_std_db": statistics.stdev(one["psnr_db"] for one in ones) if len(ones) > 1 else 0.0,
@@ -179,7 +180,7 @@ def summary(chosen: argparse.Namespace) -> dict[str, Any]:
 
 def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     """What the runs support about hints, and no more."""
-    guided = [row for row in rows if "hints" in row["groups"] and row["name"] != BASE and row["gains_db"]]
+    guided = [row for row in rows if "hints" in row["groups"] and row["hinted"] and row["gains_db"]]
     if not guided:
         return "No run with hints has ended beside one without."
     best = max(guided, key=lambda row: statistics.mean(row["gains_db"]))
@@ -194,7 +195,7 @@ def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     held = len(early) == count and max(early) <= 0.5
     claim = "holds" if held or least >= 0.3 else "does not hold"
     return (
-        f'Best of the guided: "{best["name"]}", {gain:+.2f} dB ({least:+.2f} to {most:+.2f}, {count} seeds) against the'
+        f'Best of those with hints: "{best["name"]}", {gain:+.2f} dB ({least:+.2f} to {most:+.2f}, {count} seeds) against the'
         f" student without hints at equal steps; {reached}. The claim, half of the steps or 0.3 dB with every seed,"
         f" {claim} here."
     )

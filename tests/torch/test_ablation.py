@@ -90,7 +90,8 @@ def test_every_variant_is_a_recipe(pictures: str, tmp_path: Path) -> None:
 
 def test_the_sentence_says_what_the_runs_support() -> None:
     def row(name: str, gains: list[float], reached: list[float | None]) -> dict[str, object]:
-        return {"name": name, "groups": ["hints"], "gains_db": gains, "reached_at": reached}
+        hinted = name != "no hints"
+        return {"name": name, "groups": ["hints"], "hinted": hinted, "gains_db": gains, "reached_at": reached}
 
     base = row("no hints", [0.0, 0.0], [1.0, 1.0])
     assert "holds here" in ablation.sentence([base, row("a", [0.1, 0.2], [0.4, 0.5])])
