@@ -57,7 +57,7 @@ bench: $(READY)
 
 # SETS=folder holds set12, kodak24 and the others that models/protocol.toml names.
 zoo-table: $(READY)
-	$(VENV)/bin/neurodeploy models --score $(if $(SETS),--sets $(SETS)) --into README.md --cards --sheet docs/images/zoo.jpg
+	$(VENV)/bin/neurodeploy models --score $(if $(SETS),--sets $(SETS)) --into README.md --cards
 
 docs: $(READY)
 	@$(PIP) --editable '.[docs]'

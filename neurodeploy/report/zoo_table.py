@@ -194,8 +194,8 @@ def _write_sheet(path: Path, rows: Sequence[tuple[Model, ProtocolRow, ImageSet]]
             continue
         restored = model.restorer("fixed")(sample.degraded, None)
         top = GAP + place * (SIDE + LABEL + GAP)
-        told = f"{row.model}, {row.set}: {sample.name}, {psnr(sample.degraded, sample.clean):.2f} to"
-        pen.text((GAP, top + 3), f"{told} {psnr(restored, sample.clean):.2f} dB", fill="black")
+        gain = f"{psnr(sample.degraded, sample.clean):.2f} to {psnr(restored, sample.clean):.2f} dB"
+        pen.text((GAP, top + 3), f"{row.model}: {gain}; {sample.name}, {row.set}", fill="black")
         pictures: list[NDArray[np.floating]] = [sample.degraded, restored, sample.clean]
         for column, picture in enumerate(pictures):
             canvas.paste(_crop(picture), (GAP + column * (SIDE + GAP), top + LABEL))
