@@ -196,8 +196,8 @@ def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     claim = "holds" if held or least >= 0.3 else "does not hold"
     return (
         f'Best of those with hints: "{best["name"]}", {gain:+.2f} dB ({least:+.2f} to {most:+.2f}, {count} seeds)'
-        f" against the student without hints at equal steps; {reached}. The claim, half of the steps or 0.3 dB with every seed,"
-        f" {claim} here."
+        f" against the student without hints at equal steps; {reached}."
+        f" The claim, half of the steps or 0.3 dB with every seed, {claim} here."
     )
 
 
