@@ -223,13 +223,13 @@ class Trainer:
         self.team.same(self.average)  # statistics of batch norm are each process's own
         self.student.load_state_dict(self.average.state_dict())
         self._fold_and_quantize(self._tensor(self.team.share(batch.degraded)))
-        self.team.same(self.student)  # each process has rounded for its own share of the batch
+        self.team.same(self.student)
         self.average.load_state_dict(self.student.state_dict())
         self.optimiser = self._optimiser()
 
     def _fold_and_quantize(self, calibration: Tensor | None = None) -> None:
         if self.student is not None:
-            self.student.eval().to_grid(calibration)
+            self.student.eval().to_grid(calibration, self.team.mean)
             self.averaged_student.to_grid()
         self.on_grid = True
 

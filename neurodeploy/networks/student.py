@@ -288,7 +288,7 @@ class SpikingStudent(nn.Module):
             self.norms[layer] = nn.Identity()
 
     @torch.no_grad()
-    def to_grid(self, calibration: Tensor | None = None) -> None:
+    def to_grid(self, calibration: Tensor | None = None, mean: Callable[[Tensor], Tensor] | None = None) -> None:
         """Goes over to the integer grid: folds batch norm, then chooses each weight step by least square error.
 
         Convolutions that a sum edge joins share one step.
@@ -296,6 +296,7 @@ class SpikingStudent(nn.Module):
         Args:
             calibration: (B, C, H, W) degraded pictures. With them weights are rounded so that their errors cancel in
                 what the convolutions put out there (:mod:`~neurodeploy.networks.rounding`), without each for itself.
+            mean: Takes the mean over other parts of the pictures as well.
         """
         self.fold_norms()
         signals = {} if calibration is None else self._conv_inputs(calibration)
@@ -306,6 +307,7 @@ class SpikingStudent(nn.Module):
         for layer, signal in signals.items():
             conv = self._conv(layer)
             moments = second_moments(signal, self.spec.kernel, int(conv.padding[0]), int(conv.dilation[0]))
+            moments = moments if mean is None else mean(moments)
             step = float(self.weight_steps[layer])
             conv.weight.copy_(round_with_feedback(conv.weight, moments, step))
         self.on_grid.fill_(True)
