@@ -99,7 +99,7 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
         # a weight may lie between two integers, and what rounding makes up for it moves others
         difference = np.abs(np.asarray(tensors[0][name], np.float64) - np.asarray(tensors[1][name], np.float64))
         assert difference.max() <= 2, name
-        assert (difference > 0).mean() < 0.1, name
+        assert (difference > 0.5).mean() < 0.1, name
     resumed = call(str(recipe), "--out", str(tmp_path / "2"), "--devices", "2", "--resume")
     assert resumed.returncode == 0
     assert json.loads(resumed.stdout)["psnr_db"] == answers[2]["psnr_db"]
