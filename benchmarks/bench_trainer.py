@@ -266,7 +266,7 @@ def own_steps() -> dict[str, Callable[[], None]]:
 
     from neurodeploy.distill.recipe import load_recipe
     from neurodeploy.distill.trainer import Plan, Trainer
-    from neurodeploy.images.datasets import PatchBatch
+    from neurodeploy.images.patches import PatchBatch
     from neurodeploy.networks import fused
 
     student = {"width": 64, "depth": 8, "levels": 4, "steps": 1}

@@ -11,15 +11,8 @@ from numpy.typing import NDArray
 
 from neurodeploy.distill.recipe import Pairs, Recipe
 from neurodeploy.errors import InternalError, UserError
-from neurodeploy.images.datasets import (
-    Builtin,
-    CleanSet,
-    DegradedFolder,
-    PairedFolders,
-    PatchBatch,
-    PatchSampler,
-    Sample,
-)
+from neurodeploy.images.datasets import Builtin, CleanSet, DegradedFolder, PairedFolders, Sample
+from neurodeploy.images.patches import PatchBatch, PatchSampler
 
 
 def open_images(recipe: Recipe, source: str | Pairs, part: str) -> CleanSet | PairedFolders:

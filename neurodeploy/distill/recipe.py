@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from neurodeploy.errors import UserError
 from neurodeploy.graph.spec import StudentSpec
 from neurodeploy.images.degradations import Degradation, Gaussian
+from neurodeploy.images.patches import MAX_CONTRAST
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,6 +42,9 @@ class DataRecipe(BaseModel):
     test: str | Pairs | None = Field("builtin", description="held-out pictures, scored during and after training")
     patch: int = Field(64, ge=16, le=512, description="side of the square training patches, pixels")
     batch: int = Field(16, ge=1, le=1024, description="patches a step")
+    contrast: float = Field(
+        0.0, ge=0, le=MAX_CONTRAST, description="stretch clean patches: up to this share of their values is clipped"
+    )
     held_out: tuple[str, ...] = Field(
         (), description="names of degraded or clean files of ``train`` that are kept out of it and scored, not ``test``"
     )
@@ -171,6 +175,8 @@ class Recipe(BaseModel):
         paired = [isinstance(source, Pairs) for source in (self.data.train, self.data.test) if source is not None]
         if not all(paired) and self.degradation is None:
             raise ValueError("degradation: clean pictures need one; instead: give [degradation] or paired folders")
+        if isinstance(self.data.train, Pairs) and self.data.contrast:
+            raise ValueError("data.contrast: pairs are taken as they are; instead: leave it out")
         if isinstance(self.student, StudentSpec) and self.student.norm == "batch" and self.train.quantize_from == 0:
             raise ValueError(
                 'train.quantize_from: batch norm needs a float stage; instead: student.norm = "none", or more than 0'

@@ -27,8 +27,9 @@ from neurodeploy.distill.trainer import Plan, Trainer
 from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file
 from neurodeploy.graph.student_file import write_student
-from neurodeploy.images.datasets import PatchSampler, Sample
+from neurodeploy.images.datasets import Sample
 from neurodeploy.images.metrics import psnr
+from neurodeploy.images.patches import PatchSampler
 from neurodeploy.networks.student import SpikingStudent
 from neurodeploy.networks.teachers import Teacher, load_teacher
 
@@ -129,6 +130,7 @@ class _Run:
             seed=recipe.seed,
             degradation=recipe.degradation if not isinstance(recipe.data.train, Pairs) else None,
             channels=recipe.student.channels,
+            contrast=recipe.data.contrast,
         )
         self.held_out = self._held_out()
         teacher = self._teacher()  # whatever is wrong is said before other processes start

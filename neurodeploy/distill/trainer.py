@@ -15,7 +15,7 @@ from neurodeploy.distill.recipe import AnnSpec, Recipe
 from neurodeploy.distill.schedules import gamma_at, lr_at
 from neurodeploy.distill.team import Team
 from neurodeploy.graph.student_file import read_student
-from neurodeploy.images.datasets import PatchBatch
+from neurodeploy.images.patches import PatchBatch
 from neurodeploy.networks.start import settle_norms, start_from
 from neurodeploy.networks.student import SpikingStudent
 from neurodeploy.networks.teachers import Teacher

@@ -1,4 +1,4 @@
-"""Data sets: a folder that is degraded on the way, pairs from two folders, the built-in photographs, random patches.
+"""Data sets: a folder that is degraded on the way, pairs from two folders, the built-in photographs.
 
 The evaluation sets are sequences of :class:`Sample`; an index always gives the same sample. Noise of one sigma is drawn
 from a fresh ``RandomState(seed)`` for every picture, as the denoising papers do it. Where parameters are drawn too (a
@@ -12,23 +12,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import Finding, FindingsError, UserError
 from neurodeploy.images import pairing
-from neurodeploy.images.degradation_base import DegradationBase, Place
+from neurodeploy.images.degradation_base import DegradationBase
 from neurodeploy.images.io import list_images, read_levels, read_size, to_unit
 from neurodeploy.images.photographs import Part, load_photograph, photographs
 from neurodeploy.images.pixels import Levels
 
 Channels: TypeAlias = Literal[1, 3]
-Scalar = TypeVar("Scalar", bound=np.generic)
-
-MAX_BYTES = 2**34
-"""What the pictures of a :class:`PatchSampler` may take in memory."""
 
 _SEED_LIMIT = 2**32
 
@@ -55,7 +51,7 @@ class CleanSet(ABC):
 
     def __init__(self, degradation: DegradationBase | None, channels: Channels, seed: int) -> None:
         _check_channels(channels)
-        _check_seed("seed", seed)
+        check_seed("seed", seed)
         if degradation is not None:
             degradation.check()
         self.degradation = degradation
@@ -241,156 +237,7 @@ def _check_channels(channels: int) -> None:
         raise UserError("a picture has 1 channel (gray) or 3 (RGB)", node="channels", have=str(channels))
 
 
-def _check_seed(name: str, value: int) -> None:
+def check_seed(name: str, value: int) -> None:
+    """Refuses what is no seed of ``RandomState``."""
     if not 0 <= value < _SEED_LIMIT:
         raise UserError("is outside the range of seeds", node=name, have=str(value), limit=f"0 to {_SEED_LIMIT - 1}")
-
-
-@dataclass(frozen=True)
-class PatchBatch:
-    """What one training step sees.
-
-    Attributes:
-        degraded: (B, C, p, p) float32.
-        clean: (B, C, p, p) float32 in [0, 1].
-        noise_level: (B,) float32, as in :class:`Sample`.
-    """
-
-    degraded: NDArray[np.float32]
-    clean: NDArray[np.float32]
-    noise_level: NDArray[np.float32]
-
-
-class PatchSampler:
-    """Random square patches, flipped and turned; batch ``step`` is a pure function of the seed and the step.
-
-    Each patch: a picture drawn uniformly, one of the eight flips and quarter turns, a position drawn uniformly. Clean
-    pictures are degraded afterwards, so rain keeps falling downwards; with as much of the surroundings as the
-    degradation looks at, so a blurred patch is a part of a blurred picture. Pairs are cut and turned together.
-
-    All pictures are decoded once and kept as the integers of their files (one byte a value for 8-bit pictures).
-
-    Args:
-        source: A folder of clean pictures, a :class:`CleanSet` or :class:`PairedFolders`.
-        patch: Side of the patches in pixels.
-        batch: Patches in a batch.
-        seed: 0 to 2**32 - 1.
-        degradation: What to do to clean pictures; None for that of the source, or for pairs.
-        channels: 1 or 3; None for that of the source.
-        max_bytes: What the pictures may take in memory.
-
-    Raises:
-        UserError: No degradation for clean pictures or one for pairs, channels that differ from the source's, a picture
-            that cannot be read, more pictures than the memory limit allows, a wrong number.
-        FindingsError: Pictures smaller than a patch: all are named. Exit code 2.
-    """
-
-    def __init__(
-        self,
-        source: str | Path | CleanSet | PairedFolders,
-        *,
-        patch: int,
-        batch: int,
-        seed: int,
-        degradation: DegradationBase | None = None,
-        channels: Channels | None = None,
-        max_bytes: int = MAX_BYTES,
-    ) -> None:
-        if isinstance(source, str | Path):
-            source = DegradedFolder(source, degradation, 1 if channels is None else channels)
-        if channels is not None and channels != source.channels:
-            raise UserError(
-                "differs from the channels of the pictures",
-                node="channels",
-                have=str(channels),
-                limit=str(source.channels),
-            )
-        for name, value in (("patch", patch), ("batch", batch)):
-            if value < 1:
-                raise UserError("has to be positive", node=name, have=str(value))
-        _check_seed("seed", seed)
-        self.source, self.patch, self.batch_size, self.seed = source, patch, batch, seed
-        self.degradation = _degradation_for(source, degradation)
-        self._pictures = _loaded(source, max_bytes)
-        sizes = [picture[0].shape[1:] for picture in self._pictures]
-        findings = [
-            Finding(name, "is smaller than a patch", f"{height} x {width}", f"{patch} x {patch}")
-            for name, (height, width) in zip(source.names, sizes, strict=True)
-            if min(height, width) < patch
-        ]
-        if findings:
-            raise FindingsError("pictures that are too small to cut patches from", findings, exit_code=2)
-
-    def batch(self, step: int) -> PatchBatch:
-        """The batch of a training step.
-
-        Args:
-            step: 0 to 2**32 - 1.
-
-        Raises:
-            UserError: The step is outside that range.
-        """
-        _check_seed("step", step)
-        rng = np.random.RandomState([self.seed, step])
-        shape = (self.batch_size, self.source.channels, self.patch, self.patch)
-        degraded, clean = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        level = np.zeros(self.batch_size, np.float32)
-        for index in range(self.batch_size):
-            degraded[index], clean[index], level[index] = self._sample(rng)
-        return PatchBatch(degraded, clean, level)
-
-    def _sample(self, rng: np.random.RandomState) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-        choice, turn = rng.randint(len(self._pictures)), rng.randint(8)
-        views = [_turned(levels, turn) for levels in self._pictures[choice]]
-        _, height, width = views[0].shape
-        top, left = (int(rng.randint(side - self.patch + 1)) for side in (height, width))
-        if self.degradation is None:
-            degraded, clean = (to_unit(self._cut(view, top, left)) for view in views)
-            return degraded, clean, 0.0
-        # The surroundings that have a say, from a line of the degradation's grid on, as far as the picture goes.
-        margin, grid = self.degradation.margin, self.degradation.grid
-        first, begin = (max(0, start - margin) // grid * grid for start in (top, left))
-        window = to_unit(views[0][:, first : top + self.patch + margin, begin : left + self.patch + margin])
-        degraded, level = self.degradation.apply(window, rng, place=Place(first, begin, height, width))
-        return self._cut(degraded, top - first, left - begin), self._cut(window, top - first, left - begin), level
-
-    def _cut(self, array: NDArray[Scalar], top: int, left: int) -> NDArray[Scalar]:
-        return array[:, top : top + self.patch, left : left + self.patch]
-
-
-def _degradation_for(source: CleanSet | PairedFolders, degradation: DegradationBase | None) -> DegradationBase | None:
-    if isinstance(source, PairedFolders):
-        if degradation is not None:
-            raise UserError("pairs are degraded already", node="degradation", have=degradation.spec(), limit="none")
-        return None
-    degradation = degradation or source.degradation
-    if degradation is None:
-        raise UserError("clean pictures need a degradation to train on", node="degradation", instead="gaussian:25, ...")
-    degradation.check()
-    return degradation
-
-
-def _loaded(source: CleanSet | PairedFolders, max_bytes: int) -> list[tuple[Levels, ...]]:
-    pictures: list[tuple[Levels, ...]] = []
-    total = 0
-    for index in range(len(source)):
-        pictures.append(source.pair_levels(index) if isinstance(source, PairedFolders) else (source.levels(index),))
-        total += sum(levels.nbytes for levels in pictures[-1])
-        if total > max_bytes:
-            raise UserError(
-                f"the first {index + 1} of {len(source)} pictures do not fit into memory",
-                node=source.describe(),
-                have=f"{total} bytes",
-                limit=f"{max_bytes} bytes",
-                instead="train on fewer or on smaller pictures",
-            )
-    return pictures
-
-
-def _turned(levels: Levels, turn: int) -> Levels:
-    """One of the eight symmetries of the square, as a view: bit 0 flips rows, bit 1 columns, bit 2 transposes."""
-    if turn & 1:
-        levels = levels[:, ::-1]
-    if turn & 2:
-        levels = levels[:, :, ::-1]
-    return levels.swapaxes(1, 2) if turn & 4 else levels

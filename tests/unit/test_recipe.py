@@ -46,6 +46,16 @@ def test_overrides_win_and_are_checked(tmp_path: Path) -> None:
         load_recipe(write(tmp_path, GOOD), ["nonsense"])
 
 
+PAIRED = """
+name = "mine"
+task = "derain"
+
+[data]
+train = { degraded = "lq", clean = "gt" }
+test = "builtin"
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -56,6 +66,8 @@ def test_overrides_win_and_are_checked(tmp_path: Path) -> None:
         (GOOD.replace("sigma = 25", "sigma = -3"), ["sigma"]),
         (GOOD.replace('kind = "gaussian"', 'kind = "fog"'), ["fog"]),
         (GOOD + "sop_target = 0\n", ["train.sop_target", "greater than 0"]),
+        (PAIRED + "contrast = 0.1\n", ["data.contrast", "leave it out"]),
+        (PAIRED + "contrast = 0.5\n", ["data.contrast", "0.4"]),
         ("name = 3 = 4", ["not valid"]),
         ("", ["name"]),
     ],
