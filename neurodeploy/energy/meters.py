@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import hypot
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,7 +38,7 @@ class Meter(Protocol):
 
 @dataclass
 class _Zone:
-    """One package of processors: its file, and how often its counter has wrapped round."""
+    """One domain of power: its file, and how often its counter has wrapped round."""
 
     path: Path
     name: str
@@ -46,24 +47,51 @@ class _Zone:
     wraps: int = 0
 
     def joules(self) -> float:
-        now = float(self.path.read_text()) * 1e-6
+        now = self._now()
         if now < self.last:
+            if self.most <= 0:
+                raise UserError(
+                    "the energy counter wrapped round, and does not say where",
+                    node=str(self.path),
+                    have="no max_energy_range_uj",
+                    instead="measure again, with fewer --repeats",
+                )
             self.wraps += 1
         self.last = now
         return now + self.wraps * self.most
 
+    def _now(self) -> float:
+        """Joules as the file says them."""
+        try:
+            text = self.path.read_text()
+        except OSError as error:
+            raise UserError(
+                f"the energy counter cannot be read: {error.strerror or error}",
+                node=str(self.path),
+                instead=f"sudo chmod a+r {self.path}, or run as root; containers may hide it even so",
+            ) from error
+        if not text.strip().isdecimal():
+            raise UserError("the energy counter holds no number", node=str(self.path), have=text.strip()[:40] or "none")
+        return float(text) * 1e-6
+
 
 class Rapl:
-    """The packages' counters of an Intel or AMD processor, added up.
+    """The packages' counters of an Intel or AMD processor, added up, and their memory's where they are counted.
+
+    Domains nest, and some overlap. A package holds its cores and its graphics; memory modules (``dram``) lie below a
+    package's folder and outside of its figure; the platform (``psys``) holds the packages. Packages and memory are
+    added; the platform is read where there is no package; nothing else is.
 
     Raises:
         UserError: This kernel or this machine has no such counters, or they may not be read.
     """
 
-    boundary = "processor packages (RAPL): without memory modules, disks, fans and the power supply"
-
     def __init__(self, root: Path = POWERCAP) -> None:
-        self._zones = [_zone(folder) for folder in sorted(root.glob("intel-rapl:*")) if folder.name.count(":") == 1]
+        zones = [_zone(folder) for folder in sorted(root.glob("intel-rapl:*"))]
+        top = [zone for zone in zones if zone.path.parent.name.count(":") == 1]
+        packages = [zone for zone in top if zone.name != "psys"]
+        memory = [zone for zone in zones if zone.name == "dram" and zone not in top] if packages else []
+        self._zones = [*packages, *memory] or top[:1]
         if not self._zones:
             raise UserError(
                 "this machine shows no energy counters of its processor",
@@ -71,6 +99,9 @@ class Rapl:
                 have="no intel-rapl zone",
                 instead="measure on bare metal: virtual machines and containers hide them",
             )
+        held = "the platform" if not packages else "processor packages" + (" and their memory" if memory else "")
+        left = "" if not packages else "disks, fans" if memory else "memory modules, disks, fans"
+        self.boundary = f"{held} (RAPL)" + (f": without {left} and the power supply" if left else "")
         for zone in self._zones:
             if not os.access(zone.path, os.R_OK):
                 raise UserError(
@@ -78,14 +109,15 @@ class Rapl:
                     node=str(zone.path),
                     instead=f"sudo chmod a+r {zone.path}, or run as root",
                 )
+        self.read()
 
     @property
     def device(self) -> str:
-        """Name of the processor and its packages."""
+        """Name of the processor and its domains."""
         return f"{_processor()} ({', '.join(zone.name for zone in self._zones)})"
 
     def read(self) -> float:
-        """Joules of all packages."""
+        """Joules of all domains."""
         return sum(zone.joules() for zone in self._zones)
 
 
@@ -134,7 +166,8 @@ class Measured:
     """Energy of one repetition with the idle power taken away, and that idle power.
 
     Attributes:
-        joules: ``spread`` of the repetitions: mean, 95 % interval, 95th percentile, worst; idle subtracted.
+        joules: ``spread`` of the repetitions: mean, 95 % interval, 95th percentile, worst; idle subtracted. The
+            interval holds what is uncertain of the idle power, too.
         total_joules: The same with idle.
         seconds: Mean time of a repetition.
         idle_watts: Power while nothing ran; ``spread`` of several windows.
@@ -157,14 +190,15 @@ def measure(
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Measured:
-    """Measures a piece of work, with idle before it.
+    """Measures a piece of work, with idle before and after it.
 
     Args:
         meter: The counter.
         work: One repetition of what is measured; run once before, to warm up.
         repeats: Measurements, for the confidence interval; at least 2.
         at_least: Seconds of a measurement: short work runs several times in one, since counters tick slowly.
-        idle_windows: Measurements of the idle power, ``at_least`` seconds each.
+        idle_windows: Measurements of the idle power, ``at_least`` seconds each; half of them after the work, so that a
+            machine that warms up shows in their spread.
         sleep: Waits; replaced in tests.
         clock: Seconds; replaced in tests.
 
@@ -178,10 +212,12 @@ def measure(
     work()
     once = max(clock() - started, 1e-6)
     many = max(1, round(at_least / once + 0.5))
-    idle = [_window(meter, lambda: sleep(at_least), clock) for _ in range(idle_windows)]
+    before = -(-idle_windows // 2)
+    idle = [_window(meter, lambda: sleep(at_least), clock) for _ in range(before)]
+    runs = [_window(meter, lambda: [work() for _ in range(many)], clock) for _ in range(repeats)]
+    idle += [_window(meter, lambda: sleep(at_least), clock) for _ in range(idle_windows - before)]
     watts = [joules / seconds for joules, seconds in idle]
     resting = sum(watts) / len(watts)
-    runs = [_window(meter, lambda: [work() for _ in range(many)], clock) for _ in range(repeats)]
     if all(joules <= 0 for joules, _ in runs):
         raise UserError("the energy counter does not move", node=meter.device, instead="measure on another machine")
     active = [(joules - resting * seconds) / many for joules, seconds in runs]
@@ -192,13 +228,28 @@ def measure(
             have=f"{resting:.3g} W idle",
             instead="measure on a quiet machine",
         )
+    seconds = sum(seconds for _, seconds in runs) / (len(runs) * many)
     return Measured(
-        joules=spread(active),
+        joules=_less_idle(spread(active), spread(watts), seconds),
         total_joules=spread([joules / many for joules, _ in runs]),
-        seconds=sum(seconds for _, seconds in runs) / (len(runs) * many),
+        seconds=seconds,
         idle_watts=spread(watts),
         repeats=repeats,
     )
+
+
+def _less_idle(
+    active: dict[str, float | None], watts: dict[str, float | None], seconds: float
+) -> dict[str, float | None]:
+    """The spread of a difference: the half-widths of both intervals, added as squares."""
+    halves = [_half(active), _half(watts) * seconds]
+    mean, half = active["mean"] or 0.0, hypot(*halves)
+    return {**active, "ci95_low": mean - half, "ci95_high": mean + half}
+
+
+def _half(found: dict[str, float | None]) -> float:
+    low, high = found["ci95_low"], found["ci95_high"]
+    return 0.0 if low is None or high is None else (high - low) / 2
 
 
 def _window(meter: Meter, run: Callable[[], object], clock: Callable[[], float]) -> tuple[float, float]:
@@ -208,11 +259,11 @@ def _window(meter: Meter, run: Callable[[], object], clock: Callable[[], float])
 
 
 def _zone(folder: Path) -> _Zone:
-    most = folder / "max_energy_range_uj"
+    most = _text(folder / "max_energy_range_uj")
     return _Zone(
         path=folder / "energy_uj",
         name=_text(folder / "name") or folder.name,
-        most=float(_text(most) or 0.0) * 1e-6,
+        most=float(most) * 1e-6 if most.isdecimal() else 0.0,
     )
 
 

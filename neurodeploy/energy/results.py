@@ -15,7 +15,7 @@ STUDENT_T = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
-"""Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom; 1.96 beyond."""
+"""Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom; :func:`_student_t` goes on from there."""
 
 
 PER_IMAGE = ("sop", "mac", "spikes", "neuron_updates_active", "per_step")
@@ -110,8 +110,7 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
     low = high = None
     if count > 1:
         deviation = sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
-        factor = STUDENT_T[count - 2] if count - 1 <= len(STUDENT_T) else 1.96
-        half = factor * deviation / sqrt(count)
+        half = _student_t(count - 1) * deviation / sqrt(count)
         low, high = mean - half, mean + half
     ranked = sorted(values)
     return {
@@ -121,3 +120,11 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
         "p95": ranked[ceil(0.95 * count) - 1],
         "worst": ranked[-1],
     }
+
+
+def _student_t(freedom: int) -> float:
+    """Two-sided 95 % point of Student's t; beyond the table by Cornish and Fisher's series, right to 1e-4."""
+    if freedom <= len(STUDENT_T):
+        return STUDENT_T[freedom - 1]
+    z = 1.959964
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
