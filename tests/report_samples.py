@@ -11,6 +11,7 @@ from neurodeploy.energy.count import OperationCounter
 from neurodeploy.hardware.profile import load_profile
 from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.report.activity import ActivityProbe
+from neurodeploy.report.compare import row_of
 from neurodeploy.report.energy import energy_report
 from neurodeploy.report.page import (
     BundleFacts,
@@ -31,9 +32,11 @@ from tests.energy_nets import student
 PROFILES = ("loihi2", "cmos45-int8", "cmos45-fp32", "cmos45-int32-lemaire", "loihi1-davies2018", "spinnaker2")
 
 
-def sample_energy(images: int = 2, profiles: tuple[str, ...] = PROFILES, **options: Any) -> dict[str, Any]:
+def sample_energy(
+    images: int = 2, profiles: tuple[str, ...] = PROFILES, *, levels: int = 3, **options: Any
+) -> dict[str, Any]:
     """An energy report of a small network."""
-    counter = OperationCounter(student(np.random.default_rng(0), levels=3))
+    counter = OperationCounter(student(np.random.default_rng(0), levels=levels))
     for place in range(images):
         counter.begin(f"image-{place}.png")
         run(counter.net, np.random.default_rng(place).integers(0, 80, (1, 12, 10)), observer=counter)
@@ -49,6 +52,30 @@ def sample_energy(images: int = 2, profiles: tuple[str, ...] = PROFILES, **optio
             **options,
         },
     )
+
+
+def sample_comparison() -> dict[str, Any]:
+    """A comparison of three networks, one of them without spikes."""
+    reports = {
+        "toy": sample_energy(),
+        "other": sample_energy(model="other", data="more noise", teacher=None, levels=1),
+    }
+    rows = [row_of(report) for report in reports.values()]
+    ann = {
+        "model": "big", "kind": "ann", "data": "noise, made here", "psnr_db": 31.0, "parameters": 99_000, "steps": None,
+        "mac": 5e6, "sop": 0.0, "sop_per_mac": None, "op_only_fp32_pj": 2.3e7, "op_only_int8_pj": 1.15e6, "energy": {},
+        "wins": [], "sentence": "big is a network without spikes: 5.00 M MACs an image.",
+    }  # fmt: skip
+    check = {"model": "toy", "check": "psnr_db>20", "value": 29.5, "ok": True, "why": ""}
+    return {
+        "schema_version": 1,
+        "report": "energy-comparison",
+        "ok": False,
+        "data": "toy: noise, made here; other: more noise",
+        "rows": [*rows, ann],
+        "reports": reports,
+        "checks": [check],
+    }
 
 
 def sample_activity(net: IntegerNetwork) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from neurodeploy.cli.options import force_option, out_option
+from neurodeploy.cli.options import FiniteRange, force_option, out_option
 from neurodeploy.cli.output import answer, table
 from neurodeploy.cli.settings import Settings, verb
 
@@ -23,11 +23,11 @@ from neurodeploy.cli.settings import Settings, verb
 @click.option("--data", metavar="DIR", help="Clean pictures to balance on (default: photographs of scikit-image).")
 @click.option("--test", metavar="DIR", help="Clean pictures to score on (default: those that are held out of them).")
 @click.option(
-    "--sigma", type=click.FloatRange(0, 255), metavar="S", help="Noise level to fold in for a network that is told one."
+    "--sigma", type=FiniteRange(0, 255), metavar="S", help="Noise level to fold in for a network that is told one."
 )
 @click.option(
     "--input-scale",
-    type=click.FloatRange(1, 1023),
+    type=FiniteRange(1, 1023),
     default=63.75,
     show_default=True,
     help="Codes a unit of brightness.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from neurodeploy.cli.options import device_of, force_option
+from neurodeploy.cli.options import FiniteRange, device_of, force_option
 from neurodeploy.cli.output import answer, progress, say
 from neurodeploy.cli.settings import Settings, verb
 from neurodeploy.errors import UserError
@@ -37,7 +37,7 @@ TASKS = ["denoise", "derain", "dehaze", "deblur", "restore"]
 @click.option("--out", type=click.Path(), metavar="DIR", help="Run folder (default: runs/NAME).")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the recipe (repeatable).")
 @click.option(
-    "--max-minutes", type=click.FloatRange(min=0, min_open=True), metavar="M", help="Fit the schedule into M minutes."
+    "--max-minutes", type=FiniteRange(min=0, min_open=True), metavar="M", help="Fit the schedule into M minutes."
 )
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "auto"]), help="Number format of the training.")
 @click.option(

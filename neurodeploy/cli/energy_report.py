@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from neurodeploy.cli.options import (
+    FiniteRange,
     assume_option,
     dt_option,
     force_option,
@@ -66,14 +67,14 @@ def _file(name: str, text: str) -> Callable[[Any], Any]:
 @click.option(
     "--check", "checks", multiple=True, metavar="CONDITION", help="For example 'sop_per_mac<0.7' (repeatable)."
 )
-@click.option("--html", type=click.Path(), metavar="FILE", help="Write the report as one page, too.")
+@click.option(
+    "--html", type=click.Path(), metavar="FILE", help="Write the report, or the comparison, as one page, too."
+)
 @_file("--markdown", "Write it as Markdown")
 @_file("--latex", "Write the table of a paper")
 @_file("--neurobench", "Write the counts under NeuroBench's keys")
-@click.option("--hops", type=click.FloatRange(min=0), metavar="N", help="Mean number of hops of a spike on the chip.")
-@click.option(
-    "--step-time", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Length of a time step."
-)
+@click.option("--hops", type=FiniteRange(min=0), metavar="N", help="Mean number of hops of a spike on the chip.")
+@click.option("--step-time", type=FiniteRange(min=0, min_open=True), metavar="SECONDS", help="Length of a time step.")
 @click.option("--chips", type=click.IntRange(min=1), metavar="N", help="Chips that there are (default: estimated).")
 @target_size_option
 @assume_option
@@ -164,9 +165,8 @@ def _report(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
 
 def _arrays(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
     """The report of a network that takes no pictures."""
-    from neurodeploy.hardware.profile import load_profile
     from neurodeploy.report.arrays import are_arrays, arrays_report
-    from neurodeploy.report.measure import DEFAULT_PROFILES
+    from neurodeploy.report.measure import DEFAULT_PROFILES, load_profiles
     from neurodeploy.zoo import resolve
 
     apart = ("data", "pairs", "teacher", "html", "checks", "markdown", "latex", "neurobench")
@@ -176,7 +176,7 @@ def _arrays(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
     report = arrays_report(
         resolve(model, steps=options["steps"], dt=options["dt"], white=options["white"], arrays=True),
         options["inputs"],
-        [load_profile(name) for name in options["profiles"] or DEFAULT_PROFILES],
+        load_profiles(options["profiles"] or DEFAULT_PROFILES),
         hops=options["hops"],
         step_seconds=options["step_time"],
         chips=options["chips"],
@@ -192,20 +192,21 @@ def _arrays(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
 def _compare(settings: Settings, models: Sequence[str], options: Mapping[str, Any]) -> int:
     from neurodeploy.report.checks import parse_checks
     from neurodeploy.report.compare import compare_energy, comparison_tables
+    from neurodeploy.report.compare_page import compare_html
     from neurodeploy.report.latex import latex_table
     from neurodeploy.report.markdown import tables_markdown
     from neurodeploy.report.measure import DEFAULT_PROFILES
     from neurodeploy.zoo import resolve
 
-    for name in ("html", "neurobench"):
-        if options[name] is not None:
-            raise UserError("is of one model", node=f"--{name}", instead="leave out --compare, or write --markdown")
+    if options["neurobench"] is not None:
+        raise UserError("is of one model", node="--neurobench", instead="leave out --compare, or write --markdown")
     checks = parse_checks(options["checks"])
     printed = _to_stdout(settings, options)
     with progress(settings, "counting") as update:
         found = compare_energy(
             [resolve(model, steps=options["steps"], dt=options["dt"], white=options["white"]) for model in models],
             _opener(settings, options),
+            typed=models,
             profiles=options["profiles"] or DEFAULT_PROFILES,
             teacher=None if options["teacher"] is None else resolve(options["teacher"]),
             progress=update,
@@ -217,8 +218,9 @@ def _compare(settings: Settings, models: Sequence[str], options: Mapping[str, An
     tables = comparison_tables(found)
     sentences = [f"{row['model']}: {row['sentence']}" for row in found["rows"]]
     texts = {
+        "html": lambda: compare_html(found),
         "markdown": lambda: tables_markdown(f"Side by side: {found['data']}", tables, sentences),
-        "latex": lambda: latex_table(list(found["reports"].values())),
+        "latex": lambda: latex_table(list(found["reports"].values()), found["rows"], found["data"]),
     }
     _write(settings, options, texts)
     if printed is None:

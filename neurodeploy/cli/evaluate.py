@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from neurodeploy.cli.options import (
+    FiniteRange,
     device_of,
     dt_option,
     force_option,
@@ -33,7 +34,7 @@ from neurodeploy.errors import UserError
 )
 @click.option(
     "--sigma",
-    type=click.FloatRange(0, 255),
+    type=FiniteRange(0, 255),
     metavar="S",
     help="Noise level to tell the network, in 8-bit units (default: what the set says).",
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import isfinite
+from typing import Any
+
 import click
 
 from neurodeploy.cli.settings import Settings
@@ -37,6 +40,21 @@ def _numbers(context: click.Context, parameter: click.Parameter, values: tuple[s
         except ValueError:
             raise click.BadParameter(f"{text!r} is not a number") from None
     return found
+
+
+class FiniteRange(click.FloatRange):
+    """As click's range, without "nan", which no bound would keep out, and without "inf"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number.
+
+        Raises:
+            click.BadParameter: It is none, lies outside of the range, or is not finite.
+        """
+        found = float(super().convert(value, param, ctx))
+        if not isfinite(found):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return found
 
 
 model_argument = click.argument("model", metavar="MODEL")
@@ -82,14 +100,14 @@ steps_option = click.option(
 )
 dt_option = click.option(
     "--dt",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=None,
     metavar="SECONDS",
     help="Length of a time step for a .nir that does not say.",
 )
 white_option = click.option(
     "--white",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=None,
     metavar="VALUE",
     help="What a .nir or .net that does not say takes for white in a picture (default: 1 for .nir, 255 for .net).",

@@ -10,6 +10,9 @@ from neurodeploy.energy.tally import STATE_BITS
 from neurodeploy.hardware.profile import Profile
 from neurodeploy.hardware.tables import Price, Quantity
 
+RATE_TERMS = ("sop", "spike_local", "spike_out", "hop", "hop_bit")
+"""Terms that grow with the spike rate; the rest of an image's energy does not, but for what says so itself."""
+
 
 @dataclass(frozen=True)
 class Charge:
@@ -22,6 +25,7 @@ class Charge:
         price: None where the operation is not priced; then ``why`` and ``instead`` say more.
         group: What it belongs to in a summary: arithmetic, analog input, neurons, routing, weights, membranes ...
         share: Part of the price that one count costs (a 32-bit word of a 64-bit access: 0.5).
+        grows: Part of the count that grows with the spike rate; None: all of it or nothing, by the term.
     """
 
     term: str
@@ -32,11 +36,17 @@ class Charge:
     share: float = 1.0
     why: str = ""
     instead: str = ""
+    grows: float | None = None
 
     @property
     def mean(self) -> float:
         """Mean count an image."""
         return sum(self.counts) / len(self.counts)
+
+    @property
+    def growing(self) -> float:
+        """Part of the count that grows with the spike rate, 0 to 1."""
+        return float(self.term in RATE_TERMS) if self.grows is None else self.grows
 
 
 @dataclass(frozen=True)

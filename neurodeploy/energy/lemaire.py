@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from neurodeploy.energy.baselines import Baseline
 from neurodeploy.energy.charges import Charge, operations, summed
 from neurodeploy.energy.results import Counts, ImageCounts
 from neurodeploy.energy.tally import LayerCounts
@@ -28,12 +29,50 @@ def lemaire_charges(counts: Counts, profile: Profile) -> Iterator[Charge]:
     energy = profile.energy
     if energy.address_add is not None:
         sums = summed(counts, _address_additions)
-        yield Charge("address_add", "additions of addresses", sums, energy.address_add, "addressing")
+        events = counts.total("sop") / len(counts.images) * len(sums) / (sum(sums) or 1.0)
+        yield Charge("address_add", "additions of addresses", sums, energy.address_add, "addressing", grows=events)
     if energy.address_mul is not None:
         products = summed(counts, lambda image: 2 * _conv_events(image))
-        yield Charge("address_mul", "multiplications of addresses", products, energy.address_mul, "addressing")
+        label = "multiplications of addresses"
+        yield Charge("address_mul", label, products, energy.address_mul, "addressing", grows=1.0)
     for layer in counts.layers:
         yield from _memory(counts, profile, layer)
+
+
+def ann_pj(counts: Counts, profile: Profile, base: Baseline) -> float | None:
+    """What an ANN of the same shape costs in this model, in pJ an image; None for other baselines.
+
+    Every multiply-accumulate reads an input and a weight; every output reads a bias and writes a word; addressing steps
+    once through inputs and outputs (Lemaire et al., the formal network). Where zeros are skipped, all of it but outputs
+    and addresses is that of the multiply-accumulates which are left. A buffer beyond the largest memory of the table is
+    charged as that memory, as it is for the spiking network: then both are lower bounds.
+    """
+    energy, table = profile.energy, profile.energy.sram
+    counted = {"ann_dense": "dense_mac", "ann_sparse": "ann_mac_nonzero"}.get(base.key)
+    if counted is None or not table or energy.mac is None:
+        return None
+    images, share = len(counts.images), WORD_BITS / table[0].access_bits
+    total = base.mac * energy.mac.picojoules
+    parts = ((base.additions, energy.add), (base.comparisons, energy.compare))
+    total += sum(count * unit.picojoules for count, unit in parts if unit is not None)
+    for layer in counts.layers:
+        mac, out = getattr(layer, counted) / images, layer.activations / images
+        held = (layer.inputs / images, layer.parameters, out)
+        inputs, weights, outputs = (access_price(table, size * WORD_BITS // 8).picojoules * share for size in held)
+        total += mac * (inputs + weights) + out * (weights + outputs)
+        if energy.address_add is not None:
+            total += (layer.inputs / images + out) * energy.address_add.picojoules
+    return total
+
+
+def over_table(counts: Counts, profile: Profile) -> bool:
+    """Whether an ANN of the same shape has a buffer beyond the largest memory of the profile's table."""
+    largest = max((memory.capacity_bytes for memory in profile.energy.sram), default=None)
+    images = len(counts.images)
+    return largest is not None and any(
+        max(layer.inputs / images, layer.parameters, layer.activations / images) * WORD_BITS // 8 > largest
+        for layer in counts.layers
+    )
 
 
 def access_price(table: list[MemoryPrice], size: float) -> Price:
@@ -64,23 +103,25 @@ def _memory(counts: Counts, profile: Profile, layer: LayerCounts) -> Iterator[Ch
     share = WORD_BITS / table[0].access_bits if table else 1.0
     word = WORD_BITS // 8
     same = [row for image in counts.images for row in image.layers if row.name == layer.name]
-    buffers: list[tuple[str, float, Callable[[LayerCounts], float]]] = [
-        ("queue", QUEUE_WORDS * word, lambda row: row.spikes),
-        ("weights and biases", layer.parameters_repeated * word, lambda row: row.sop + row.mac + row.bias_additions),
-        ("membranes", layer.neurons * word, lambda row: 2 * (row.sop + row.neuron_updates)),
-        ("analog inputs", max(row.inputs for row in same) * word, lambda row: row.mac),
-    ]
-    for buffer, size, accesses in buffers:
-        counted = tuple(accesses(row) for row in same)
+    buffers: list[tuple[str, float, Callable[[LayerCounts], float], Callable[[LayerCounts], float]]] = [
+        ("queue", QUEUE_WORDS * word, lambda row: row.spikes, lambda row: 0),
+        ("weights and biases", layer.parameters_repeated * word, lambda row: row.sop,
+         lambda row: row.mac + row.bias_additions),
+        ("membranes", layer.neurons * word, lambda row: 2 * row.sop, lambda row: 2 * row.neuron_updates),
+        ("analog inputs", max(row.inputs for row in same) * word, lambda row: 0, lambda row: row.mac),
+    ]  # fmt: skip
+    for buffer, size, by_spikes, always in buffers:
+        counted = tuple(by_spikes(row) + always(row) for row in same)
+        grows = sum(by_spikes(row) for row in same) / (sum(counted) or 1.0)
         label = f"accesses to {buffer} of {layer.name}"
         if not table:
             yield Charge("sram", label, counted, why="the profile has no table of memories")
         elif any(counted):
-            yield Charge("sram", label, counted, access_price(table, size), buffer, share)
+            yield Charge("sram", label, counted, access_price(table, size), buffer, share, grows=grows)
     received = tuple(_events_into(image, layer.name) for image in counts.images)
     if table and any(received):
         price = access_price(table, QUEUE_WORDS * word)
-        yield Charge("sram", f"accesses to queue read by {layer.name}", received, price, "queue", share)
+        yield Charge("sram", f"accesses to queue read by {layer.name}", received, price, "queue", share, grows=1.0)
 
 
 def _events_into(image: ImageCounts, name: str) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, isfinite
 from typing import Any
 
 from neurodeploy.energy.baselines import Baseline
 from neurodeploy.energy.charges import Assumptions, Charge, of, price_facts
+from neurodeploy.energy.lemaire import ann_pj, over_table
 from neurodeploy.energy.models import charges
 from neurodeploy.energy.results import Counts, spread
 from neurodeploy.energy.sensitivity import tornado
@@ -59,6 +60,7 @@ class Priced:
     """A run priced by one profile. Energies are in pJ, the mean over the images, one image each."""
 
     profile: Profile
+    counts: Counts
     charged: tuple[Charge, ...]
     not_priced: tuple[Charge, ...]
     per_image: tuple[float, ...]
@@ -93,6 +95,11 @@ class Priced:
     def energy_of(self, term: str) -> float:
         """What one term costs."""
         return sum(_energy(charge) for charge in self.charged if charge.term == term)
+
+    @property
+    def growing_pj(self) -> float:
+        """The part that grows with the spike rate; the rest is there without a spike."""
+        return sum(_energy(charge) * charge.growing for charge in self.charged)
 
     def as_dict(self, compared: Sequence[Baseline] = ()) -> dict[str, Any]:
         """With the keys of the JSON answers."""
@@ -149,17 +156,18 @@ def price(
         allow_estimates: Use prices of the kind ``estimated``.
 
     Raises:
-        UserError: A negative number of hops, or a time or a number of chips that is not positive.
+        UserError: A negative number of hops, a time or a number of chips that is not positive, or none that is finite.
     """
     for name, value in (("hops", hops), ("step time", step_seconds), ("chips", chips)):
-        if value is not None and (value < 0 or (value == 0 and name != "hops")):
-            raise UserError(f"{name} must be positive", have=str(value))
+        if value is not None and (not isfinite(value) or value < 0 or (value == 0 and name != "hops")):
+            raise UserError(f"{name} must be positive and finite", have=str(value))
     needed = chips if chips is not None else chips_needed(counts, profile)
     found = charges(counts, profile, Assumptions(hops=hops))
     found = [_no_estimate(charge, allow_estimates) for charge in found] + _between_chips(counts, profile, needed)
     charged = tuple(charge for charge in found if charge.price is not None)
     return Priced(
         profile=profile,
+        counts=counts,
         charged=charged,
         not_priced=tuple(charge for charge in found if charge.price is None),
         per_image=tuple(
@@ -218,9 +226,12 @@ def baseline_pj(priced: Priced, base: Baseline) -> float | None:
     """What a baseline costs at the prices of a profile; None where the profile has no price of a MAC.
 
     Biases and activation functions are charged where the profile has prices for them, as they are for the spiking
-    network. A quantised network is charged at the price of an 8-bit MAC, which is more than it costs: a ceiling.
+    network; where memory and addressing have prices, those are charged to both. A quantised network is charged at the
+    price of an 8-bit MAC, which is more than it costs: a ceiling.
     """
     energy, key = priced.profile.energy, base.key
+    if priced.profile.model == "lemaire":
+        return ann_pj(priced.counts, priced.profile, base)
     mac = energy.mac_int8 if energy.mac_int8 is not None else energy.mac
     if mac is None or priced.profile.model not in ("chip", "arithmetic", "host"):
         return None
@@ -250,6 +261,7 @@ def _compared(priced: Priced, base: Baseline) -> dict[str, Any]:
     ratio = total / energy if energy and total is not None else None
     mac = priced.profile.energy.mac_int8 or priced.profile.energy.mac
     at_least = mac is not None and mac.bound == "lower"
+    at_least = at_least or (energy is not None and over_table(priced.counts, priced.profile))
     at_most = base.key == "qnn" and energy is not None and not at_least
     return {"label": base.label, "energy_pj": energy, "at_least": at_least, "at_most": at_most, "snn_over_it": ratio}
 

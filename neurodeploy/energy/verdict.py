@@ -18,8 +18,6 @@ from neurodeploy.energy.results import Counts, spread
 LOSES_ABOVE = 1.72
 WINS_BELOW = 0.15
 YAN_RATE, YAN_STEPS = 0.057, 5
-RATE_TERMS = ("sop", "spike_local", "spike_out", "hop", "hop_bit")
-"""Terms that grow with the spike rate; the rest of an image's energy does not."""
 SPIKE_BIT, DENSE_BIT = 3.0, 0.25
 """Yan et al.'s prices of moving one bit over one hop, in pJ: sparse spikes, and dense transfers."""
 THRESHOLDS = {
@@ -94,7 +92,7 @@ def movement(counts: Counts, qnn: Baseline | None) -> dict[str, Any] | None:
 
 
 def against(priced: Priced, base: Baseline, rate: float) -> dict[str, Any] | None:
-    """One baseline at one profile's prices; None where either has no energy.
+    """One baseline at one profile's prices; None where either has no energy. ``fixed_pj`` is there without a spike.
 
     ``break_even_rate`` is the mean spike rate at which both would cost the same, with all counts that grow with the
     rate scaled alike; None where what does not grow with it already costs more than the baseline.
@@ -102,14 +100,16 @@ def against(priced: Priced, base: Baseline, rate: float) -> dict[str, Any] | Non
     total, energy = priced.total_pj, baseline_pj(priced, base)
     if total is None or not energy:
         return None
-    growing = sum(priced.energy_of(term) for term in RATE_TERMS)
-    left = energy - (total - growing)
+    growing = priced.growing_pj
+    fixed = total - growing
+    left = energy - fixed
     break_even = rate * left / growing if growing > 0 and left > 0 else None
     return {
         "profile": priced.profile.id,
         "model": priced.profile.model,
         "baseline": base.key,
         "snn_pj": total,
+        "fixed_pj": fixed,
         "baseline_pj": energy,
         "ratio": total / energy,
         "snn_wins": total < energy,
@@ -121,6 +121,8 @@ def against(priced: Priced, base: Baseline, rate: float) -> dict[str, Any] | Non
 def _words(priced: Priced, base: Baseline, ratio: float, rate: float, break_even: float | None) -> str:
     scope = "arithmetic only, " if priced.profile.model == "arithmetic" else ""
     first = f"At the prices of {priced.profile.id} ({scope}both sides alike) it costs {_costs(ratio)} the {base.label}"
+    if priced.profile.model == "lemaire" and priced.interval_pj[1] is None:
+        first += ", with memories beyond the table charged as its largest"
     if break_even is None:
         return f"{first}; no spike rate could change that: what does not depend on spikes costs more already."
     if break_even > 1:
@@ -186,6 +188,8 @@ def _priced_sentence(lines: Sequence[dict[str, Any]], profile: str) -> str:
 
 
 def _costs(ratio: float) -> str:
+    if ratio == 0:
+        return "nothing beside"
     return f"{ratio:.2f} times as much as" if ratio >= 1 else f"{1 / ratio:.2f} times less than"
 
 

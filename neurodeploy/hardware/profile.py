@@ -24,8 +24,8 @@ from neurodeploy.hardware.tables import (
     Anchor,
     Arithmetic,
     Capacity,
+    Count,
     EnergyTable,
-    Limit,
     Positive,
     PriceModel,
     Quantity,
@@ -127,7 +127,7 @@ class Profile(BaseModel):
         today = datetime.now(UTC)
         source = Source(ref="set by whoever ran this", verified="unverified", seen=f"{today:%Y-%m}")
         made = {
-            key: Limit.model_validate(
+            key: Count.model_validate(
                 {
                     "value": float(value),
                     "unit": units.get(key, "neuron"),

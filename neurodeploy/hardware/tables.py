@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -51,6 +52,8 @@ class Quantity(BaseModel):
     def _ordered(self) -> Quantity:
         if self.low is not None and self.low > self.value:
             raise ValueError(f"low {self.low:g} is above the value {self.value:g}")
+        if self.low is not None and self.low < 0 < self.value:
+            raise ValueError(f"low {self.low:g} is below 0")
         if self.high is not None and self.high < self.value:
             raise ValueError(f"high {self.high:g} is below the value {self.value:g}")
         if self.kind == "estimated" and not self.rationale:
@@ -73,6 +76,12 @@ class Limit(Quantity):
     """A limit or a number format: how many, how wide."""
 
     unit: Literal["bit", "neuron", "synapse", "core", "chip", "axon", "layer", "value", "step", "pixel"]
+
+
+class Count(Limit):
+    """A limit that counts something: a positive whole number."""
+
+    value: Annotated[float, Field(strict=True, gt=0, multiple_of=1, allow_inf_nan=False)]
 
 
 class Price(Quantity):
@@ -178,6 +187,18 @@ class EnergyTable(BaseModel):
     io_bit: Price | None = None
     sram: list[MemoryPrice] = Field([], description="memories by size, for models that charge accesses")
 
+    @model_validator(mode="after")
+    def _one_table(self) -> EnergyTable:
+        sizes = [memory.capacity_bytes for memory in self.sram]
+        if len({memory.access_bits for memory in self.sram}) > 1:
+            raise ValueError("the memories of one table have one width of access: access_bits differ")
+        if len(set(sizes)) < len(sizes):
+            raise ValueError("two memories of one table have the same capacity_bytes")
+        ranked = sorted(self.sram, key=lambda memory: memory.capacity_bytes)
+        if any(small.picojoules > large.picojoules for small, large in pairwise(ranked)):
+            raise ValueError("a larger memory of the table costs less than a smaller one")
+        return self
+
 
 ENERGY_TERMS = frozenset(EnergyTable.model_fields)
 
@@ -215,17 +236,17 @@ class Arithmetic(BaseModel):
 
     payload: list[Payload] = Field(min_length=1)
     reset: list[Literal["hard", "subtract"]] = []
-    weight_bits: Limit | None = None
+    weight_bits: Count | None = None
     weight_min: Limit | None = None
     weight_max: Limit | None = None
     weight_step: Limit | None = Field(None, description="weights are multiples of this")
-    state_bits: Limit | None = Field(None, description="width of the current u and of the membrane v, each")
+    state_bits: Count | None = Field(None, description="width of the current u and of the membrane v, each")
     state_shift: Limit | None = Field(None, description="input, threshold and bias are shifted left by this")
-    vth_bits: Limit | None = None
-    decay_bits: Limit | None = None
-    bias_bits: Limit | None = None
+    vth_bits: Count | None = None
+    decay_bits: Count | None = None
+    bias_bits: Count | None = None
     bias_exponent_bits: Limit | None = None
-    payload_bits: Limit | None = None
+    payload_bits: Count | None = None
     delay_max: Limit | None = None
     groups_max: Limit | None = None
 
@@ -236,15 +257,15 @@ class Capacity(BaseModel):
     model_config = STRICT
 
     unknown: list[str] = []
-    cores_per_chip: Limit | None = None
-    neurons_per_core: Limit | None = None
-    neurons_per_chip: Limit | None = None
-    synapses_per_chip: Limit | None = None
-    synaptic_memory_bits_per_core: Limit | None = None
-    fan_in: Limit | None = Field(None, description="synapses into one neuron")
-    input_axons_per_core: Limit | None = None
-    output_axons_per_core: Limit | None = None
-    chips_per_board: Limit | None = None
+    cores_per_chip: Count | None = None
+    neurons_per_core: Count | None = None
+    neurons_per_chip: Count | None = None
+    synapses_per_chip: Count | None = None
+    synaptic_memory_bits_per_core: Count | None = None
+    fan_in: Count | None = Field(None, description="synapses into one neuron")
+    input_axons_per_core: Count | None = None
+    output_axons_per_core: Count | None = None
+    chips_per_board: Count | None = None
 
 
 class Anchor(BaseModel):

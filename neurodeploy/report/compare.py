@@ -20,6 +20,7 @@ def compare_energy(
     models: Sequence[Model],
     open_set: Callable[[Model], ImageSet],
     *,
+    typed: Sequence[str] = (),
     profiles: Sequence[str],
     teacher: Model | None = None,
     limit: int | None = None,
@@ -34,6 +35,7 @@ def compare_energy(
         models: Spiking networks, and networks without spikes, which are counted and scored on the pictures of the first
             spiking one.
         open_set: The pictures of a model.
+        typed: What the models were asked for by; tells apart those of one name.
         profiles: As for one report.
         teacher: As for one report.
         limit: As for one report.
@@ -48,7 +50,7 @@ def compare_energy(
     Raises:
         UserError: Fewer than two models, two of one name, or none with spikes.
     """
-    names = [model.name for model in models]
+    names = _names(models, typed)
     if len(models) < 2:
         raise UserError(
             "there is nothing to compare", node="--compare", have=f"{len(models)} model", instead="name two"
@@ -56,13 +58,15 @@ def compare_energy(
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise UserError("stands twice", node=sorted(twice)[0])
-    spiking = [model for model in models if not isinstance(model, TeacherModel)]
+    named = dict(zip(names, models, strict=True))
+    spiking = {name: model for name, model in named.items() if not isinstance(model, TeacherModel)}
     if not spiking:
         raise UserError("none of the models has spikes", node="--compare", instead="name a student among them")
     reports = {
-        model.name: measure_energy(
+        name: measure_energy(
             model,
             open_set(model),
+            name=name,
             profiles=profiles,
             teacher=teacher,
             limit=limit,
@@ -71,21 +75,40 @@ def compare_energy(
             reproduce=reproduce,
             progress=progress,
         )
-        for model in spiking
+        for name, model in spiking.items()
     }
-    pictures = open_set(spiking[0])
+    first = next(iter(spiking.values()))
+    pictures = open_set(first)
     rows = [
-        _ann(model, pictures, spiking[0], limit) if isinstance(model, TeacherModel) else _row(reports[model.name])
-        for model in models
+        {**_ann(model, pictures, first, limit), "model": name}
+        if isinstance(model, TeacherModel)
+        else row_of(reports[name])
+        for name, model in named.items()
     ]
     return {
         "schema_version": SCHEMA_VERSION,
         "report": "energy-comparison",
         "ok": all(report["ok"] for report in reports.values()),
-        "data": reports[spiking[0].name]["data"],
+        "data": _data(reports),
         "rows": rows,
         "reports": reports,
     }
+
+
+def _names(models: Sequence[Model], typed: Sequence[str]) -> list[str]:
+    """A name for each: its own, or what was typed where two of them share one."""
+    names = [model.name for model in models]
+    if len(typed) != len(names):
+        return names
+    return [text if names.count(name) > 1 else name for name, text in zip(names, typed, strict=True)]
+
+
+def _data(reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """What was run: once where it is the same for all, else model by model."""
+    said = {name: report["data"] for name, report in reports.items()}
+    if len(set(said.values())) == 1:
+        return str(next(iter(said.values())))
+    return "; ".join(f"{name}: {data}" for name, data in said.items())
 
 
 def comparison_tables(answer: Mapping[str, Any]) -> list[Table]:
@@ -121,11 +144,13 @@ def comparison_tables(answer: Mapping[str, Any]) -> list[Table]:
     return [Table("Side by side, an image", columns, tuple(rows))]
 
 
-def _row(report: Mapping[str, Any]) -> dict[str, Any]:
+def row_of(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a spiking network, from its report."""
     quality, mean, alone = report["quality"], report["counts"]["mean_per_image"], report["op_only"]
     return {
         "model": report["model"],
         "kind": "spiking",
+        "data": report["data"],
         "psnr_db": None if quality is None else quality["psnr_db"],
         "parameters": report["parameters"]["total"],
         "steps": report["counts"]["steps"],
@@ -147,14 +172,20 @@ def _sentence(report: Mapping[str, Any]) -> str:
     if not lines:
         return f"{verdict['sentences'][0]} No profile of this report prices both sides."
 
-    def said(wins: bool) -> str:
-        found = [
-            f"{line['baseline'].replace('_', ' ')} at {line['profile']}" for line in lines if line["snn_wins"] is wins
+    parts = []
+    for profile in dict.fromkeys(line["profile"] for line in lines):
+        same = [line for line in lines if line["profile"] == profile]
+        told = [
+            f"{word} against {' and '.join(line['baseline'].replace('_', ' ') for line in which)}"
+            for word, wins in (("wins", True), ("loses", False))
+            if (which := [line for line in same if line["snn_wins"] is wins])
         ]
-        return ", ".join(found)
+        parts.append(f"at {profile}{_alone(same[0])} it {', and '.join(told)}")
+    return f"{verdict['sentences'][0]} Priced {'; '.join(parts)}."
 
-    parts = [f"it {word} against {said(wins)}" for wins, word in ((True, "wins"), (False, "loses")) if said(wins)]
-    return f"{verdict['sentences'][0]} Priced, {' and '.join(parts)}."
+
+def _alone(line: Mapping[str, Any]) -> str:
+    return " (arithmetic alone)" if line["model"] == "arithmetic" else ""
 
 
 def _ann(model: TeacherModel, pictures: ImageSet, beside: Model, limit: int | None) -> dict[str, Any]:
@@ -172,6 +203,7 @@ def _ann(model: TeacherModel, pictures: ImageSet, beside: Model, limit: int | No
     return {
         "model": model.name,
         "kind": "ann",
+        "data": pictures.describe(),
         "psnr_db": scored["psnr_db"],
         "parameters": model.parameters,
         "steps": None,

@@ -57,14 +57,14 @@ def measure_host(
         raise UserError("batch 1 is the price of a MAC", node="--batch", have=str(batches), instead="keep 1 among them")
     counter: Meter = meter if meter is not None else (Rapl() if host == "cpu" else Nvml())
     device = "cpu" if host == "cpu" else "cuda"
-    work, macs, name = _workload(teacher, device)
-    rows, found = [], {}
-    for batch in sorted(set(batches)):
-        run = work(batch)
-        found[batch] = measure(counter, run, repeats=repeats)
-        rows.append(_row(batch, found[batch], macs))
-    facts = {"device": counter.device, "boundary": counter.boundary, "network": name}
-    with writing_file(out, force=force) as path:
+    with writing_file(out, force=force) as path:  # before: a file in the way is said before minutes of measuring
+        work, macs, name = _workload(teacher, device)
+        rows, found = [], {}
+        for batch in sorted(set(batches)):
+            run = work(batch)
+            found[batch] = measure(counter, run, repeats=repeats)
+            rows.append(_row(batch, found[batch], macs))
+        facts = {"device": counter.device, "boundary": counter.boundary, "network": name}
         path.write_text(_toml(host, facts, rows, found[1]), encoding="utf-8")
     load_profile(out)
     return {

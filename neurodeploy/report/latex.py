@@ -11,22 +11,34 @@ _SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": 
             "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}  # fmt: skip
 
 
-def latex_table(reports: Sequence[Mapping[str, Any]]) -> str:
+def latex_table(
+    reports: Sequence[Mapping[str, Any]], compared: Sequence[Mapping[str, Any]] = (), data: str | None = None
+) -> str:
     """A table of one or several energy reports.
 
     A row is a network: PSNR, parameters, T, analog MACs, synaptic operations, and the arithmetic-only energy at 45 nm
-    with fp32 and with int8, then the baselines of the first report. Figures are means over the images.
+    with fp32 and with int8. Then come the baselines, those of each network by its name where there are several.
+    Figures are means over the images.
+
+    Args:
+        reports: Of spiking networks.
+        compared: Rows of a comparison; those of networks without spikes are taken from here.
+        data: What was run; by default what the first report says.
     """
-    first = reports[0]
+    first, several = reports[0], len(reports) > 1
     rows: list[list[str] | None] = [_network(report) for report in reports]
-    rows += [
-        None,
-        *(_baseline(base, first["op_only"]) for base in reports[0]["baselines"].values() if base["key"] != "ann_int8"),
-    ]
-    images = first["counts"]["images"]
+    rows += [_ann(row) for row in compared if row["kind"] == "ann"]
+    for report in reports:
+        rows.append(None)
+        of = f" ({report['model']})" if several else ""
+        bases = [base for base in report["baselines"].values() if base["key"] != "ann_int8"]
+        rows += [_baseline(base, report["op_only"], of) for base in bases]
+    counts = sorted({report["counts"]["images"] for report in reports})
+    images = " or ".join(str(count) for count in counts)
     caption = (
-        f"Operations and arithmetic-only energy an image, mean of {images} image{'s' if images > 1 else ''}"
-        f" ({first['data']}). 45\\,nm CMOS: 4.6/0.9\\,pJ (fp32) and 0.23/0.03\\,pJ (int8) a MAC/AC;"
+        f"Operations and arithmetic-only energy an image, mean of {images} image{'s' if counts[-1] > 1 else ''}"
+        f" ({first['data'] if data is None else data}). 45\\,nm CMOS:"
+        " 4.6/0.9\\,pJ (fp32) and 0.23/0.03\\,pJ (int8) a MAC/AC;"
         " memory, movement and static power are not included."
     )
     head = ["Network", "PSNR (dB)", "Params", "$T$", "MAC", "SOP", "fp32 (\\textmu J)", "int8 (\\textmu J)"]
@@ -50,7 +62,7 @@ def latex_table(reports: Sequence[Mapping[str, Any]]) -> str:
 
 def escaped(text: str) -> str:
     """Text with LaTeX's special characters made harmless."""
-    return "".join(_SPECIAL.get(character, character) for character in text)
+    return "".join(_SPECIAL.get(character, character) for character in " ".join(text.split()))
 
 
 def _percent(text: str) -> str:
@@ -77,10 +89,23 @@ def _network(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _baseline(base: Mapping[str, Any], alone: Mapping[str, Any]) -> list[str]:
+def _ann(row: Mapping[str, Any]) -> list[str]:
+    return [
+        escaped(row["model"]),
+        "--" if row["psnr_db"] is None else f"{row['psnr_db']:.2f}",
+        _count(row["parameters"]),
+        "--",
+        _count(row["mac"]),
+        "0",
+        _microjoules(row["op_only_fp32_pj"]),
+        _microjoules(row["op_only_int8_pj"]),
+    ]
+
+
+def _baseline(base: Mapping[str, Any], alone: Mapping[str, Any], of: str = "") -> list[str]:
     int8 = _microjoules(alone["int8"]["mac_pj"] * base["mac"])
     return [
-        escaped(base["label"]),
+        escaped(base["label"] + of),
         "--",
         "--",
         "--",

@@ -32,7 +32,7 @@ def _quality(report: Mapping[str, Any]) -> Iterator[str]:
     quality, alone = report.get("quality"), report["op_only"]
     if quality:
         before = f"degraded {quality['input_psnr_db']:.2f} dB"
-        yield f"- PSNR {quality['psnr_db']:.2f} dB, SSIM {quality['ssim']:.4f}; {before}"
+        yield f"- PSNR {quality['psnr_db']:.2f} dB, SSIM {numbers.decimals(quality['ssim'], 4)}; {before}"
     if alone["fp32"]["teacher_over_student"]:
         ratios = [numbers.ratio(alone[key]["teacher_over_student"]) for key in ("fp32", "int8")]
         yield f"- the teacher's arithmetic is {ratios[0]} the student's in fp32, {ratios[1]} in int8 ({alone['note']})"

@@ -18,7 +18,7 @@ from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file
 from neurodeploy.hardware.profile import Profile, load_profile
 from neurodeploy.images.datasets import Sample
-from neurodeploy.images.metrics import psnr, ssim
+from neurodeploy.images.metrics import WINDOW, psnr, ssim
 from neurodeploy.model import Model, TeacherModel
 from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.report.activity import activity
@@ -75,6 +75,7 @@ def measure_energy(
     model: Model,
     dataset: ImageSet,
     *,
+    name: str | None = None,
     profiles: Sequence[str] = DEFAULT_PROFILES,
     teacher: Model | None = None,
     limit: int | None = None,
@@ -92,6 +93,7 @@ def measure_energy(
     Args:
         model: A student, graph, ``.net`` or bundle.
         dataset: The pictures; where there are clean ones, the restored ones are scored against them.
+        name: What the report calls the model; by default its own name.
         profiles: Shipped names or ``.toml`` files.
         teacher: The network that the student was distilled from, for the baselines.
         limit: Run the first so many pictures only.
@@ -109,11 +111,19 @@ def measure_energy(
             page exists.
     """
     how = pricing or Pricing()
-    chosen = assumed([load_profile(name) for name in profiles], how.assume)
+    chosen = assumed(load_profiles(profiles), how.assume)
     count = len(dataset) if limit is None else min(limit, len(dataset))
     if count < 1:
         raise UserError("there is no picture to run")
     net = model.integer()
+    if teacher is not None and teacher.channels != model.channels:
+        raise UserError(
+            f"restores other pictures than {model.name}",
+            node=teacher.name,
+            have=f"{teacher.channels} channels",
+            limit=f"{model.channels}",
+            instead="a teacher of the same channels",
+        )
     with ExitStack() as stack:
         page = stack.enter_context(writing_file(html, force=force)) if html is not None else None
         runs = run_pictures(net, dataset, count, tile=tile, progress=progress, pool=pool)
@@ -121,7 +131,7 @@ def measure_energy(
         report = energy_report(
             runs.counts,
             chosen,
-            model=model.name,
+            model=name or model.name,
             teacher=None if teacher is None else count_teacher(teacher, runs.sizes),
             data=dataset.describe() + ("" if count == len(dataset) else f", the first {count}"),
             hops=how.hops,
@@ -139,6 +149,23 @@ def measure_energy(
         if page is not None:
             page.write_text(energy_html(report, pictures(runs)), encoding="utf-8")
     return report
+
+
+def load_profiles(names: Sequence[str]) -> list[Profile]:
+    """The profiles by name or file, each once.
+
+    Raises:
+        UserError: One cannot be read, or two that differ have one id, under which only one could stand.
+    """
+    found: dict[str, Profile] = {}
+    for name in names:
+        profile = load_profile(name)
+        before = found.setdefault(profile.id, profile)
+        if before.sha256 != profile.sha256:
+            raise UserError(
+                "two profiles that differ have one id", node=str(name), have=profile.id, instead="change the id of one"
+            )
+    return list(found.values())
 
 
 def assumed(profiles: Sequence[Profile], limits: dict[str, float]) -> list[Profile]:
@@ -167,7 +194,7 @@ def run_pictures(
     data = DataHash()
     counts: list[ImageCounts] = []
     sizes: list[tuple[int, int]] = []
-    scores: list[dict[str, float]] = []
+    scores: list[dict[str, float | None]] = []
     first: tuple[Sample, NDArray[np.float64]] | None = None
     tasks = ((sample, (sample.name, sample.degraded, tile)) for sample in (dataset[index] for index in range(count)))
     ran: Iterable[tuple[Sample, tuple[NDArray[np.float64], tuple[ImageCounts, ...]]]]
@@ -228,17 +255,21 @@ def pictures(runs: Runs) -> list[dict[str, Any]]:
     return rows
 
 
-def _scores(sample: Sample, restored: NDArray[np.float64], clean: NDArray[np.floating]) -> dict[str, float]:
+def _scores(sample: Sample, restored: NDArray[np.float64], clean: NDArray[np.floating]) -> dict[str, float | None]:
+    """PSNR and SSIM; no SSIM of a picture that its window does not fit into."""
     return {
         "psnr_db": psnr(restored, clean),
-        "ssim": ssim(restored, clean),
+        "ssim": ssim(restored, clean) if min(clean.shape[1:]) >= WINDOW else None,
         "input_psnr_db": psnr(sample.degraded, clean),
     }
 
 
-def _quality(scores: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Means over the pictures, and how they were measured."""
-    means = {key: float(np.mean([row[key] for row in scores])) for key in scores[0]}
+def _quality(scores: Sequence[dict[str, float | None]]) -> dict[str, Any]:
+    """Means over the pictures, and how they were measured; None where a picture has no such score."""
+    means: dict[str, float | None] = {}
+    for key in scores[0]:
+        known = [value for row in scores if (value := row[key]) is not None]
+        means[key] = float(np.mean(known)) if len(known) == len(scores) else None
     protocol = "output clipped and rounded to 8 bits, all pixels, no border cut"
     return {**means, "images": len(scores), "protocol": protocol}
 

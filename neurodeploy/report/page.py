@@ -180,7 +180,7 @@ class DeployReport(BaseModel):
 
 def deploy_html(report: DeployReport) -> str:
     """The page of ``deploy``: one HTML file without outside requests."""
-    return _environment().get_template("deploy.html.j2").render(report=report, energy=report.energy)
+    return environment().get_template("deploy.html.j2").render(report=report, energy=report.energy)
 
 
 def energy_html(report: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -190,7 +190,7 @@ def energy_html(report: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]]
         report: The answer of ``energy-report``.
         pictures: ``name, label, png`` (a data URI), ``height, width, psnr_db`` of one picture at every stage.
     """
-    return _environment().get_template("energy.html.j2").render(energy=report, pictures=pictures)
+    return environment().get_template("energy.html.j2").render(energy=report, pictures=pictures)
 
 
 def break_even_charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -235,15 +235,16 @@ def unpublished_terms(report: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """What all pages are drawn with."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "energy": numbers.energy,
         "count": numbers.count,
         "short": numbers.short,
@@ -253,7 +254,7 @@ def _environment() -> Environment:
         "size": numbers.size,
     }
     script = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8").strip()
-    environment.globals |= {
+    made.globals |= {
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "heat_map": charts.heat_map,
@@ -273,4 +274,4 @@ def _environment() -> Environment:
         "energy_words": energy_words,
         "range_words": range_words,
     }
-    return environment
+    return made

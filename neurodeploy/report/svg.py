@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -56,7 +56,7 @@ def break_even(
         return Markup("")
     snn = float(lines[0]["snn_pj"])
     shown = [line for line in lines if line["baseline_pj"] <= 4 * max(snn, _dense(lines))]
-    fixed = _fixed(lines, rate)
+    fixed = float(lines[0]["fixed_pj"])
     crossings = [line["break_even_rate"] for line in shown if line["break_even_rate"]]
     far = min(1.0, max([2 * rate, *(1.15 * value for value in crossings if value <= 1), *(at for at, _ in images)]))
     costs = [*(line["baseline_pj"] for line in shown), *(cost for _, cost in images)]
@@ -88,18 +88,7 @@ def _dense(lines: Sequence[Mapping[str, Any]]) -> float:
     return next((float(line["baseline_pj"]) for line in lines if line["baseline"] == "ann_dense"), 0.0)
 
 
-def _fixed(lines: Sequence[Mapping[str, Any]], rate: float) -> float:
-    """What the network costs without a spike, from two points of its line: here, and where it breaks even."""
-    snn = float(lines[0]["snn_pj"])
-    for line in lines:
-        even = line["break_even_rate"]
-        if even and abs(even - rate) > 1e-9 * rate:
-            slope = (line["baseline_pj"] - snn) / (even - rate)
-            return snn - float(slope) * rate
-    return snn
-
-
-def _axes(far: float, top: float) -> Markup:
+def _axes(far: float, top: float, said: Callable[[float], str] = numbers.energy) -> Markup:
     parts = [
         _line(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, "axis"),
         _line(LEFT, TOP, LEFT, HEIGHT - BOTTOM, "axis"),
@@ -107,7 +96,7 @@ def _axes(far: float, top: float) -> Markup:
     ]
     for part in (0.0, 0.5, 1.0):
         parts.append(_text(_x(part * far, far), HEIGHT - BOTTOM + 16, numbers.percent(part * far), _anchor(part)))
-        parts.append(_text(LEFT - 6, _y(part * top, top) + 4, numbers.energy(part * top) if part else "0", "end"))
+        parts.append(_text(LEFT - 6, _y(part * top, top) + 4, said(part * top) if part else "0", "end"))
         parts.append(_line(LEFT - 4, _y(part * top, top), LEFT, _y(part * top, top), "axis"))
     return Markup("").join(parts)
 
@@ -142,3 +131,45 @@ def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
 
 def _text(x: float, y: float, text: str, style: str) -> Markup:
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(style, x, y, escape(text))
+
+
+def break_even_of_several(courses: Sequence[Mapping[str, Any]], against: str) -> Markup:
+    """Energy in times of a baseline's against spike rate, a line a network; at 1 both cost the same.
+
+    Args:
+        courses: ``model, style, rate, ratio, fixed, images, words`` of each: ``ratio`` at its ``rate``, ``fixed``
+            without a spike, ``images`` its (rate, ratio) image by image.
+        against: What they are compared with, in words.
+    """
+    points = [(one["rate"], one["ratio"]) for one in courses] + [at for one in courses for at in one["images"]]
+    evens = [one["break_even"] for one in courses if one["break_even"] and one["break_even"] <= 1]
+    most = max(at for at, _ in points)
+    far = min(1.0, max(1.25 * most, *(1.1 * even for even in evens if even <= 4 * most), 1e-6))
+    ends = [one["fixed"] + (one["ratio"] - one["fixed"]) * far / one["rate"] for one in courses]
+    top = 1.1 * max(1.0, *ends, *(ratio for _, ratio in points))
+    parts = [_axes(far, top, numbers.ratio), _line(LEFT, _y(1, top), WIDTH - RIGHT, _y(1, top), "ann")]
+    for one, end in zip(courses, ends, strict=True):
+        title = f"{one['model']}: {numbers.percent(one['rate'])}, {numbers.ratio(one['ratio'])}"
+        line = _line(LEFT, _y(one["fixed"], top), WIDTH - RIGHT, _y(end, top), f"snn line-{one['style']}")
+        parts.append(_titled(title, line))
+        for at, ratio in one["images"]:
+            said = f"{one['model']}, one image: {numbers.percent(at)}, {numbers.ratio(ratio)}"
+            parts.append(_titled(said, _dot(at, ratio, far, top, f"spread part-{one['style']}", 3)))
+        parts.append(_titled(title, _dot(one["rate"], one["ratio"], far, top, f"point part-{one['style']}", 5)))
+    parts.append(_text(LEFT + 8, _y(1, top) - 5, "both cost the same", "ann"))
+    words = "; ".join(
+        f"{one['model']} {numbers.ratio(one['ratio'])} at {numbers.percent(one['rate'])}" for one in courses
+    )
+    label = f"Energy in times of that of {against}, against spike rate: {words}."
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}" focusable="false">{}</svg>'
+    ).format(WIDTH, HEIGHT, label, Markup("").join(parts))
+
+
+def _titled(title: str, shape: Markup) -> Markup:
+    return Markup("<g><title>{}</title>{}</g>").format(title, shape)
+
+
+def _dot(rate: float, height: float, far: float, top: float, style: str, radius: int) -> Markup:
+    circle = '<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"/>'
+    return Markup(circle).format(style, _x(rate, far), _y(height, top), radius)

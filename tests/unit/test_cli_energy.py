@@ -14,6 +14,7 @@ from PIL import Image
 from neurodeploy.cli import main
 from neurodeploy.graph.spec import StudentSpec
 from neurodeploy.graph.student_file import write_student
+from neurodeploy.hardware.profile import load_profile
 from neurodeploy.untrained import untrained_file
 
 META = {"task": "denoise", "name": "small", "degradation": {"kind": "gaussian", "sigma": 25.0}}
@@ -113,13 +114,83 @@ def test_models_side_by_side(capsys):
     assert _text(capsys, *words, "--markdown").startswith("# Side by side")
 
 
+def test_models_side_by_side_make_a_page(capsys):
+    words = ("energy-report", "--compare", "small.safetensors", "wide.safetensors", *WORDS[2:], "--html", "both.html")
+    _text(capsys, *words)
+    page = Path("both.html").read_text(encoding="utf-8")
+    assert "2 models side by side" in page and "neurodeploy -q energy-report --compare small.safetensors" in page
+    assert "both.html" in _refused(capsys, *words)
+    _text(capsys, *words, "--force")
+    assert "2 models side by side" in Path("both.html").read_text(encoding="utf-8")
+
+
+def test_two_of_one_name_are_told_apart_by_what_was_typed(capsys):
+    Path("again").mkdir()
+    Path("again/small.safetensors").write_bytes(Path("small.safetensors").read_bytes())
+    answer = _json(
+        capsys, "energy-report", "--compare", "small.safetensors", "again/small.safetensors", "wide.safetensors",
+        *WORDS[2:],
+    )  # fmt: skip
+    names = ["small.safetensors", "again/small.safetensors", "wide"]
+    assert [row["model"] for row in answer["rows"]] == names == list(answer["reports"])
+    assert [report["model"] for report in answer["reports"].values()] == names
+
+
+def test_models_of_other_channels_say_what_they_were_run_on(capsys):
+    colour = untrained_file(
+        StudentSpec(width=4, depth=2, levels=2, steps=1, channels=3),
+        {"task": "denoise", "name": "colour", "degradation": {"kind": "gaussian", "sigma": 50.0}},
+    )
+    write_student("colour.safetensors", colour)
+    words = ("energy-report", "--compare", "small.safetensors", "colour.safetensors", *WORDS[2:])
+    answer = _json(capsys, *words)
+    said = [row["data"] for row in answer["rows"]]
+    assert "sigma 25" in said[0] and "sigma 50" in said[1]
+    assert f"small: {said[0]}; colour: {said[1]}" == answer["data"]
+    latex = _text(capsys, *words, "--latex")
+    assert r"same shape, dense (small)" in latex and r"same shape, dense (colour)" in latex
+    assert "sigma 25" in latex and "sigma 50" in latex
+
+
+def test_arithmetic_alone_is_said_to_be_that(capsys):
+    answer = _json(
+        capsys, "energy-report", "--compare", "small.safetensors", "wide.safetensors", *WORDS[2:],
+        "--profile", "cmos45-lemaire",
+    )  # fmt: skip
+    for row in answer["rows"]:
+        assert "at cmos45-int8 (arithmetic alone) it" in row["sentence"]
+        assert "at cmos45-int32-lemaire it" in row["sentence"]
+
+
+def test_pictures_smaller_than_ssims_window_are_counted(capsys):
+    Path("tiny").mkdir()
+    for place, size in enumerate(((1, 1), (5, 3), (1, 40))):
+        Image.fromarray(np.full(size, 90, np.uint8)).save(f"tiny/{place}.png")
+    words = ("energy-report", "small.safetensors", "--data", "tiny", "--profile", "cmos45-int8")
+    report = _json(capsys, *words, "--markdown", "tiny.md")
+    assert report["quality"]["ssim"] is None and report["quality"]["psnr_db"] > 0
+    assert report["counts"]["images"] == 3
+    assert "no value" in _text(capsys, *words, "--check", "ssim>0.5", code=1)
+
+
+def test_one_profile_counts_once_and_two_of_one_id_are_refused(capsys):
+    assert list(_json(capsys, *WORDS, "--profile", "cmos45-int8")["prices"]) == ["cmos45-int8"]
+    shipped = load_profile("cmos45-int8").path.read_text(encoding="utf-8")
+    Path("mine.toml").write_text(shipped.replace("0.03", "0.04"), encoding="utf-8")
+    assert "one id" in _refused(capsys, *WORDS, "--profile", "mine.toml")
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
         (("energy-report", "small.safetensors", "wide.safetensors"), "--compare"),
         (("energy-report", "--compare", "small.safetensors", "--data", "clean"), "two"),
         (("energy-report", "--compare", "small.safetensors", "small.safetensors", "--data", "clean"), "twice"),
-        (("energy-report", "--compare", "small.safetensors", "wide.safetensors", "--html", "x.html"), "one model"),
+        (("energy-report", "--compare", "small.safetensors", "wide.safetensors", "--neurobench"), "one model"),
+        ((*WORDS, "--hops", "nan"), "finite"),
+        ((*WORDS, "--hops", "inf"), "finite"),
+        ((*WORDS, "--step-time", "nan"), "finite"),
+        ((*WORDS, "--step-time", "inf"), "finite"),
         (("energy-report",), "MODEL"),
         (("energy-report", "small.safetensors", "--measure", "cpu"), "prices no model"),
         ((*WORDS, "--assume", "fan_in=3"), "no chip"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from neurodeploy.energy.verdict import verdict
 from neurodeploy.errors import UserError
 from neurodeploy.hardware.profile import Profile, load_profile
 from neurodeploy.hardware.tables import Clock
-from neurodeploy.quantize.network import IntegerConv
+from neurodeploy.quantize.network import IntegerConv, IntegerLif
 from neurodeploy.simulate.reference import run
 from tests.energy_nets import student
 
@@ -165,7 +166,10 @@ def test_static_energy_stands_apart():
     assert board.picojoules is None
 
 
-@pytest.mark.parametrize("wrong", [{"hops": -1.0}, {"step_seconds": 0.0}, {"chips": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"hops": -1.0}, {"hops": float("nan")}, {"step_seconds": float("inf")}, {"step_seconds": 0.0}, {"chips": 0}],
+)
 def test_assumptions_must_be_positive(wrong):
     with pytest.raises(UserError, match="must be positive"):
         price(made(sop=1), load_profile("loihi1-davies2018"), **wrong)
@@ -287,6 +291,64 @@ def test_break_even_rate_is_where_both_cost_the_same():
     again = replace(counts.images[0].layers[0], sop=scaled)
     at_rate = Counts(counts.net, (replace(counts.images[0], layers=(again,)),))
     assert price(at_rate, load_profile("cmos45-int8")).total_pj == pytest.approx(line["baseline_pj"], rel=1e-3)
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_with_memory_a_network_breaks_even_where_its_counts_say(levels):
+    """Everything that a spike causes grows with the rate, its accesses to memory among it; the rest does not."""
+    counts = counted(student(np.random.default_rng(1), levels=levels), images=2)
+    priced = price(counts, load_profile("cmos45-lemaire"))
+    line = next(
+        line for line in verdict(counts, baselines(counts), [priced])["against"] if line["baseline"] == "ann_dense"
+    )
+    fixed, grown = line["fixed_pj"], priced.total_pj - line["fixed_pj"]
+    for share in (0, 2, 3):
+        images = tuple(
+            replace(image, layers=tuple(replace(row, sop=row.sop * share, spikes=row.spikes * share)
+                                        for row in image.layers))
+            for image in counts.images
+        )  # fmt: skip
+        again = price(Counts(counts.net, images), load_profile("cmos45-lemaire"))
+        assert again.total_pj == pytest.approx(fixed + share * grown)
+
+
+def test_an_ann_with_memory_by_hand():
+    """One 3x3 convolution of 1 into 2 channels, then the output: every access counted on paper."""
+    counts = counted(student(np.random.default_rng(4), width=2, depth=1))
+    priced = price(counts, load_profile("cmos45-lemaire"))
+    dense, sparse, int8, qnn = baselines(counts)
+    places, taps = 9 * 8, (3 * 9 - 2) * (3 * 8 - 2)
+
+    def access(words: int) -> float:  # below 8 kB on the line through 0; half of a 64-bit access
+        return 10.0 * words * 4 / 8192 / 2
+
+    arithmetic = 3.2 * (taps * 2 + taps * 2) + 0.1 * (2 * places + places) + 0.1 * 2 * places
+    first = taps * 2 * (access(places) + access(2 * 9 + 2 + 1)) + 2 * places * (access(21) + access(2 * places))
+    last = taps * 2 * (access(2 * places) + access(2 * 9 + 1)) + places * (access(19) + access(places))
+    addresses = 0.1 * (places + 2 * places + 2 * places + places)
+    expected = arithmetic + first + last + addresses
+    assert baseline_pj(priced, dense) == pytest.approx(expected)
+    assert 0 < baseline_pj(priced, sparse) < expected
+    assert baseline_pj(priced, int8) is None and baseline_pj(priced, qnn) is None
+    assert not priced.as_dict((dense,))["baselines"]["ann_dense"]["at_least"]
+
+
+def test_a_network_without_a_spike_has_a_verdict():
+    found = _verdict(made(sop=0, mac=300, dense_mac=1000, spikes=0, neuron_updates=10))
+    assert found["spike_rate"] == 0 and found["sps"] == 0
+    silent = counted(silenced(student(np.random.default_rng(1), levels=2)))
+    assert silent.total("spikes") == 0
+    told = _verdict(silent)
+    assert told["movement"]["ratio"] == 0 and "costs nothing beside" in told["sentence"]
+    assert json.loads(json.dumps(told, allow_nan=False)) is not None
+
+
+def silenced(net):
+    """The same network with thresholds that nothing reaches."""
+    nodes = {
+        name: replace(node, vth=1 << 16) if isinstance(node, IntegerLif) else node for name, node in net.nodes.items()
+    }
+    return replace(net, nodes=nodes)
 
 
 def test_analog_operations_and_the_teacher_are_named():

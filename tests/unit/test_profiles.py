@@ -152,6 +152,10 @@ def _refused(path: Path) -> UserError:
         ("value = 2.0", "value = nan", 16, "energy.sop.value", "finite"),
         ("value = 2.0", "value = true", 16, "energy.sop.value", "valid number"),
         ("value = 2.0", 'value = "2.0"', 16, "energy.sop.value", "valid number"),
+        ("low = 1.0", "low = -1.0", 16, "energy.sop", "low -1 is below 0"),
+        ("value = 1024", "value = 0", 13, "capacity.neurons_per_chip.value", "greater than 0"),
+        ("value = 1024", "value = -5", 13, "capacity.neurons_per_chip.value", "greater than 0"),
+        ("value = 1024", "value = 0.5", 13, "capacity.neurons_per_chip.value", "multiple of 1"),
         ("low = 1.0", "low = 9.0", 16, "energy.sop", "low 9 is above the value 2"),
         ('kind = "measured"', 'kind = "guessed"', 16, "energy.sop.kind", "'guessed'"),
         ('kind = "measured"', 'kind = "estimated"', 16, "energy.sop", "needs a rationale"),
@@ -180,6 +184,24 @@ def test_a_fault_is_named_by_file_line_and_key(write, old, new, line, key, words
     assert words in message
     if not isinstance(error, FindingsError):
         assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("sizes", "widths", "values", "words"),
+    [
+        ((8192, 32768), (64, 32), (10.0, 20.0), "access_bits differ"),
+        ((8192, 8192), (64, 64), (10.0, 20.0), "same capacity_bytes"),
+        ((8192, 32768), (64, 64), (20.0, 10.0), "costs less"),
+    ],
+)
+def test_memories_of_one_table_belong_together(write, sizes, widths, values, words):
+    facts = 'unit = "pJ", kind = "measured", bound = "exact", source = "sheet"'
+    rows = ", ".join(
+        f"{{ value = {value}, capacity_bytes = {size}, access_bits = {width}, {facts} }}"
+        for size, width, value in zip(sizes, widths, values, strict=True)
+    )
+    error = _refused(write(GOOD.replace("[energy]\n", f"[energy]\nsram = [{rows}]\n")))
+    assert words in str(error)
 
 
 def test_several_faults_come_at_once(write):

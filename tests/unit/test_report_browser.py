@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from neurodeploy.report.compare_page import compare_html
 from neurodeploy.report.page import deploy_html, energy_html
 from tests.browser import Browser
-from tests.report_samples import sample_deploy, sample_energy, sample_pictures
+from tests.report_samples import sample_comparison, sample_deploy, sample_energy, sample_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -26,13 +27,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    texts = {"deploy": deploy_html(sample_deploy()), "energy": energy_html(sample_energy(), sample_pictures())}
+    texts = {
+        "deploy": deploy_html(sample_deploy()),
+        "energy": energy_html(sample_energy(), sample_pictures()),
+        "compare": compare_html(sample_comparison()),
+    }
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in texts}
 
 
-@pytest.mark.parametrize("name", ["deploy", "energy"])
+@pytest.mark.parametrize("name", ["deploy", "energy", "compare"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_page_is_quiet_and_fits(browser, pages, name, width, dark):
@@ -66,8 +71,9 @@ def test_text_stands_out_in_light_and_dark(browser, pages):
         assert browser.value(script) >= 7
 
 
-def test_one_profile_can_be_shown_and_all_are_printed(browser, pages):
-    browser.open(pages["energy"], 1600)
+@pytest.mark.parametrize("name", ["energy", "compare"])
+def test_one_profile_can_be_shown_and_all_are_printed(browser, pages, name):
+    browser.open(pages[name], 1600)
     shown = "[...document.querySelectorAll('article.profile')].filter(e => e.offsetHeight > 0).map(e => e.id)"
     every = browser.value(shown)
     assert len(every) == 6
@@ -94,8 +100,23 @@ def test_values_show_under_the_pointer(browser, pages):
     assert words.endswith("neurons and steps")
 
 
-def test_numbers_can_be_selected_and_tables_reached_by_keyboard(browser, pages):
-    browser.open(pages["energy"], 360)
+def test_values_of_every_network_show_under_the_pointer(browser, pages):
+    browser.open(pages["compare"], 1600)
+    words = browser.value(
+        "(() => { const r = document.querySelector('svg.chart circle.point.part-1');"
+        " const p = r.closest('svg').nextElementSibling;"
+        " r.dispatchEvent(new PointerEvent('pointerover', {bubbles: true})); return p.textContent; })()"
+    )
+    assert words.startswith("other: ") and words.endswith("×")
+    colours = browser.value(
+        "[...document.querySelector('svg.chart').querySelectorAll('line.snn')].map(e => getComputedStyle(e).stroke)"
+    )
+    assert len(colours) == 2 == len(set(colours))
+
+
+@pytest.mark.parametrize("name", ["energy", "compare"])
+def test_numbers_can_be_selected_and_tables_reached_by_keyboard(browser, pages, name):
+    browser.open(pages[name], 360)
     assert browser.value("getComputedStyle(document.querySelector('td.n')).userSelect") != "none"
     reached = browser.value("[...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0 && e.ariaLabel)")
     assert reached
@@ -103,6 +124,7 @@ def test_numbers_can_be_selected_and_tables_reached_by_keyboard(browser, pages):
     assert first == "#main"
 
 
-def test_a_page_prints(browser, pages):
-    browser.open(pages["energy"], 1600)
+@pytest.mark.parametrize("name", ["energy", "compare"])
+def test_a_page_prints(browser, pages, name):
+    browser.open(pages[name], 1600)
     assert browser.pdf().startswith(b"%PDF-")

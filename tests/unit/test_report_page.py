@@ -12,15 +12,18 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from PIL import Image
 from pydantic import ValidationError
 
 from neurodeploy.errors import InternalError
 from neurodeploy.report import numbers, svg
+from neurodeploy.report.compare_page import compare_html, energy_bars, withheld
+from neurodeploy.report.energy import energy_words
 from neurodeploy.report.markdown import deploy_markdown
 from neurodeploy.report.page import DeployReport, Picture, deploy_html, energy_html
 from neurodeploy.report.png import difference_uri, png_uri
-from tests.report_samples import sample_deploy, sample_energy
+from tests.report_samples import sample_comparison, sample_deploy, sample_energy
 
 VOID = {"meta", "img", "input", "br", "link", "rect", "line", "circle"}
 
@@ -62,10 +65,14 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
-    return {"deploy": deploy_html(sample_deploy()), "energy": energy_html(sample_energy())}
+    return {
+        "deploy": deploy_html(sample_deploy()),
+        "energy": energy_html(sample_energy()),
+        "compare": compare_html(sample_comparison()),
+    }
 
 
-@pytest.mark.parametrize("name", ["deploy", "energy"])
+@pytest.mark.parametrize("name", ["deploy", "energy", "compare"])
 def test_a_page_is_one_sound_file(pages, name):
     page = Page(pages[name])
     assert page.open == []
@@ -84,7 +91,7 @@ def test_a_page_is_one_sound_file(pages, name):
             assert attributes["aria-labelledby"] in ids
 
 
-@pytest.mark.parametrize("name", ["deploy", "energy"])
+@pytest.mark.parametrize("name", ["deploy", "energy", "compare"])
 def test_a_page_asks_the_network_for_nothing(pages, name):
     page = Page(pages[name])
     tags = {tag for tag, _ in page.tags}
@@ -101,7 +108,7 @@ def test_a_page_asks_the_network_for_nothing(pages, name):
     assert "default-src 'none'" in policy
 
 
-@pytest.mark.parametrize("name", ["deploy", "energy"])
+@pytest.mark.parametrize("name", ["deploy", "energy", "compare"])
 def test_the_one_script_is_the_one_that_the_policy_names(pages, name):
     assert Page(pages[name]).all("script") == [{}]
     script = pages[name].split("<script>")[1].split("</script>")[0]
@@ -122,7 +129,7 @@ def test_the_one_script_is_the_one_that_the_policy_names(pages, name):
         assert word not in script
 
 
-@pytest.mark.parametrize("name", ["deploy", "energy"])
+@pytest.mark.parametrize("name", ["deploy", "energy", "compare"])
 def test_a_page_serves_readers_of_every_kind(pages, name):
     page = Page(pages[name])
     assert all(one.get("alt") for one in page.all("img"))
@@ -251,6 +258,7 @@ def test_the_chart_crosses_where_both_cost_the_same():
     lines = [
         {
             "snn_pj": 500.0,
+            "fixed_pj": 100.0,
             "baseline_pj": 300.0,
             "break_even_rate": 0.1,
             "baseline": "ann_dense",
@@ -271,6 +279,77 @@ def test_the_chart_crosses_where_both_cost_the_same():
     assert svg.break_even(lines, {"ann_dense": "the ANN"}, 0.0) == ""
 
 
+def test_the_comparison_says_everything(pages):
+    text = pages["compare"]
+    answer = sample_comparison()
+    for row in answer["rows"]:
+        assert row["model"] in text and row["sentence"].split(" Priced")[0] in text
+    for name, report in answer["reports"].items():
+        assert f"{report['counts']['mean_per_image']['sop']:,.0f}" in text
+        assert "state, largest image" in text and name in text
+        for profile, price in report["prices"].items():
+            assert f'id="price-{profile}"' in text and price["profile_sha256"] in text
+            assert escape(energy_words(price)) in text
+            for kind in price["kinds"]:
+                assert f'<span class="badge {kind}">' in text
+        for base in report["baselines"].values():
+            assert base["label"] in text
+    assert "Not all were run on the same" in text and "more noise" in text
+    assert "weight_bit_read" in text.split("Unpublished")[1]
+    assert "holds" in text and "psnr_db&gt;20" in text
+
+
+def test_bars_of_a_profile_have_one_scale_and_colours_of_their_own():
+    reports = sample_comparison()["reports"]
+    for bars in energy_bars(reports):
+        partial = [report["prices"][bars["profile"]]["partial_pj"] for report in reports.values()]
+        shares = [sum(model["shares"]) for model in bars["models"]]
+        assert shares == pytest.approx([part / max(partial) if max(partial) else 0.0 for part in partial])
+        assert len(bars["groups"]) <= 8 and len(set(bars["groups"])) == len(bars["groups"])
+        assert all(len(model["shares"]) == len(bars["groups"]) for model in bars["models"])
+
+
+def test_the_reasons_of_all_models_are_told_once():
+    reports = sample_comparison()["reports"]
+    for reason in withheld(reports, "loihi2"):
+        for line in reason["lines"]:
+            for model, count in line["counts"]:
+                own = reports[model]["prices"]["loihi2"]["not_priced"]
+                assert (line["label"], count) in [(one["label"], one["count"]) for one in own]
+    assert withheld(reports, "cmos45-int8") == []
+
+
+def test_points_of_several_networks_lie_on_their_lines():
+    """At the height of 1 a network costs what it is compared with; its line passes through its point."""
+    courses = [
+        {"model": "a", "style": 0, "rate": 0.2, "ratio": 2.0, "fixed": 0.5, "break_even": 0.2 / 3, "images": []},
+        {"model": "<b>", "style": 1, "rate": 0.1, "ratio": 0.5, "fixed": 0.1, "break_even": 0.225,
+         "images": [(0.08, 0.4), (0.12, 0.6)]},
+    ]  # fmt: skip
+    chart = svg.break_even_of_several(courses, "the ANN")
+    lines = re.findall(r'<line class="([\w -]+)" x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)"', chart)
+    named = {style: [float(value) for value in rest] for style, *rest in lines if style != "axis"}
+    dots = re.findall(r'<circle class="point part-(\d)" cx="([\d.]+)" cy="([\d.]+)"', chart)
+    assert len(dots) == 2 and chart.count('class="spread part-1"') == 2
+    for course, (style, x, y) in zip(courses, dots, strict=True):
+        x1, y1, x2, y2 = named[f"snn line-{style}"]
+        along = y1 + (y2 - y1) * (float(x) - x1) / (x2 - x1)
+        assert along == pytest.approx(float(y), abs=0.3)
+        even = x1 + (float(x) - x1) * course["break_even"] / course["rate"]
+        assert y1 + (y2 - y1) * (even - x1) / (x2 - x1) == pytest.approx(named["ann"][1], abs=0.3)
+    assert "<b>" not in chart and "&lt;b&gt;" in chart
+
+
+def test_nothing_given_to_a_comparison_becomes_markup():
+    answer = sample_comparison()
+    evil = '<script>alert("x")</script>'
+    answer["data"] = answer["rows"][2]["model"] = answer["rows"][2]["sentence"] = evil
+    answer["rows"][0]["data"] = evil
+    text = compare_html(answer)
+    assert text.count("<script>") == 1 and "alert(" in text
+
+
 def test_pages_are_made_without_torch():
-    code = "import sys, neurodeploy.report.page, neurodeploy.report.markdown; sys.exit('torch' in sys.modules)"
+    modules = ", ".join(f"neurodeploy.report.{name}" for name in ("page", "compare_page", "markdown"))
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
