@@ -1,11 +1,11 @@
 """Fuzzes the kernel against the reference, compiled with the address and undefined-behaviour sanitizers.
 
-    python tests/fuzz_kernel.py [--seconds 25] [--seed N]
+    python tests/fuzz_kernel.py [--seconds 25] [--networks 0] [--seed N]
 
 Random networks with extreme numbers run on every instruction path, in both forms, on one thread and two, counted over
 the whole layer or a part of it; every spike, every sum, every operation that is counted and the output must be those of
-the reference, and no access may lie outside its buffer. Ends after some seconds, with what was compared; a difference
-is shrunk and shown, and the exit code is not 0.
+the reference, and no access may lie outside its buffer. Ends when both the time is up and that many networks have been
+seen, with what was compared; a difference is shrunk and shown, and the exit code is not 0.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def runtime() -> str | None:
     return str(file) if file.is_absolute() and file.exists() else None
 
 
-def fuzz(library: Path, seconds: float, first: int) -> None:
-    """Compares until the time is up."""
+def fuzz(library: Path, seconds: float, least: int, first: int) -> None:
+    """Compares until the time is up, and that many networks have been seen."""
     from hypothesis import HealthCheck, given, seed, settings
     from hypothesis import strategies as st
 
@@ -50,7 +50,15 @@ def fuzz(library: Path, seconds: float, first: int) -> None:
     from neurodeploy.simulate import kernel
     from neurodeploy.simulate.kernel import library as loading
     from neurodeploy.simulate.observe import takes_counts
-    from tests.kernel_strategies import assert_counted, assert_same, networks, shaped_networks, windows
+    from tests.kernel_strategies import (
+        assert_counted,
+        assert_same,
+        by_reference,
+        counted_by_reference,
+        networks,
+        shaped_networks,
+        windows,
+    )
 
     loaded = loading.load(library)
     if isinstance(loaded, str):
@@ -69,20 +77,21 @@ def fuzz(library: Path, seconds: float, first: int) -> None:
             if isinstance(node, IntegerConv)
         ) and not any(isinstance(node, IntegerDense) for node in net.nodes.values())
         owned = data.draw(st.none() | windows(*codes.shape[-2:])) if same_size else None
+        known = by_reference(net, codes)
         for path in loaded.paths:
             for form in ("auto", "dense", "events"):
-                found = assert_same(net, codes, path, threads, form, owned)  # type: ignore[arg-type]
+                found = assert_same(net, codes, path, threads, form, owned, known)  # type: ignore[arg-type]
                 compared["runs"] += 1
                 compared["neurons and steps"] += sum(layer.size for layer in found.layers.values())
-        for found in held.values():
+        operations = counted_by_reference(net, codes) if takes_counts(OperationCounter(net)) else None
+        for found in held.values() if operations else ():
             loading._loaded = lambda found=found: found  # type: ignore[assignment,misc]
-            if takes_counts(OperationCounter(net)):
-                assert_counted(net, codes)
+            assert_counted(net, codes, known=operations)
         loading._loaded = lambda: loaded  # type: ignore[assignment]
         compared["networks"] += 1
 
     begin, turn = time.monotonic(), 0
-    while time.monotonic() - begin < seconds:
+    while time.monotonic() - begin < seconds or compared["networks"] < least:
         checks = settings(max_examples=EXAMPLES, database=None, deadline=None, suppress_health_check=list(HealthCheck))
         seed(first + turn)(checks(given(networks() | shaped_networks(), st.data(), st.integers(1, 2))(one)))()
         turn += 1
@@ -94,11 +103,12 @@ def main() -> None:
     """Compiles, and starts itself anew behind the sanitizer's library."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=25.0)
+    parser.add_argument("--networks", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--library", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.library is not None:
-        fuzz(chosen.library, chosen.seconds, chosen.seed)
+        fuzz(chosen.library, chosen.seconds, chosen.networks, chosen.seed)
         return
     sanitizer = runtime()
     if sanitizer is None:
@@ -113,7 +123,8 @@ def main() -> None:
         environment = {**os.environ, "LD_PRELOAD": sanitizer, "ASAN_OPTIONS": "detect_leaks=0"}
         environment.pop(LIMIT, None)
         again = [sys.executable, __file__, "--library", str(made), "--seconds", str(chosen.seconds)]
-        done = subprocess.run([*again, "--seed", str(chosen.seed)], env=environment, check=False)
+        again += ["--networks", str(chosen.networks), "--seed", str(chosen.seed)]
+        done = subprocess.run(again, env=environment, check=False)
     sys.exit(done.returncode)
 
 

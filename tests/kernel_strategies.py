@@ -68,6 +68,12 @@ class Windowed(Counted):
         assert counts.values.shape[1:3] == tuple(part.stop - part.start for part in self.owned)
 
 
+def by_reference(net: IntegerNetwork, codes: np.ndarray) -> tuple[np.ndarray, Trace]:
+    """The output, and what every layer did."""
+    trace = Trace(net.host.steps)
+    return reference.run(net, codes, observer=trace), trace
+
+
 def assert_same(
     net: IntegerNetwork,
     codes: np.ndarray,
@@ -75,10 +81,14 @@ def assert_same(
     threads: int = 1,
     form: kernel.Form = "auto",
     owned: tuple[slice, slice] | None = None,
+    known: tuple[np.ndarray, Trace] | None = None,
 ) -> Counted:
-    """Runs the reference and the kernel; every spike, every sum that is counted, and the output must be equal."""
-    trace, counted = Trace(net.host.steps), Counted() if owned is None else Windowed(owned)
-    expected = reference.run(net, codes, observer=trace)
+    """Runs the reference and the kernel; every spike, every sum that is counted, and the output must be equal.
+
+    ``known``: what the reference gave, see :func:`by_reference`.
+    """
+    counted = Counted() if owned is None else Windowed(owned)
+    expected, trace = known or by_reference(net, codes)
     found = kernel.run(net, codes, observer=counted, path=path, threads=threads, form=form)
     assert found.dtype == np.int64
     np.testing.assert_array_equal(found, expected)
@@ -90,17 +100,28 @@ def assert_same(
     return counted
 
 
-def assert_counted(net: IntegerNetwork, codes: np.ndarray, core: int | None = None) -> None:
-    """Counts the operations of a run of the kernel, whole or in tiles, and of the reference: all must be the same."""
-    by_kernel, by_reference = OperationCounter(net), OperationCounter(net)
-    by_reference._plain_input = False  # as where nothing is compiled
+def counted_by_reference(net: IntegerNetwork, codes: np.ndarray) -> dict[str, Any]:
+    """The operations of a run of the reference, counted by it."""
+    counter = OperationCounter(net)
+    counter._plain_input = False  # as where nothing is compiled
+    reference.run(net, codes, observer=counter)
+    return counter.counts().as_dict()
+
+
+def assert_counted(
+    net: IntegerNetwork, codes: np.ndarray, core: int | None = None, known: dict[str, Any] | None = None
+) -> None:
+    """Counts the operations of a run of the kernel, whole or in tiles, and of the reference: all must be the same.
+
+    ``known``: what :func:`counted_by_reference` gave.
+    """
+    by_kernel = OperationCounter(net)
     assert takes_counts(by_kernel)
     if core is None:
         kernel.run(net, codes, observer=by_kernel)
     else:
         run_tiled(net, codes, core=core, backend=kernel.run, observer=by_kernel)
-    reference.run(net, codes, observer=by_reference)
-    assert by_kernel.counts().as_dict() == by_reference.counts().as_dict()
+    assert by_kernel.counts().as_dict() == (known or counted_by_reference(net, codes))
 
 
 EXTREME = st.sampled_from(["plain", "odd weights", "deep negative", "huge weights", "huge biases", "always", "never"])

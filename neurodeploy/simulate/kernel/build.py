@@ -21,6 +21,9 @@ SOURCE = Path(__file__).resolve().with_name("kernel.c")
 LIBRARY = "_kernel.so"
 """File name of the compiled kernel, beside its source."""
 
+WITHOUT = ("-DND_WITHOUT_AMX", "-DND_WITHOUT_DOT")
+"""What leaves out the instructions that not every compiler knows: of x86, of ARM."""
+
 FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared")
 TIMEOUT = 300
 """Seconds that a compiler may take."""
@@ -43,7 +46,7 @@ def digest() -> int:
 
 
 def compile_kernel(target: Path, *, flags: Sequence[str] = (), source: Path = SOURCE) -> str | None:
-    """Compiles the kernel: with threads (OpenMP) where the compiler has them, without AMX where it does not know it.
+    """Compiles the kernel: with threads (OpenMP) where the compiler has them, without instructions unknown to it.
 
     Args:
         target: The shared library to write; it appears there whole or not at all.
@@ -60,7 +63,7 @@ def compile_kernel(target: Path, *, flags: Sequence[str] = (), source: Path = SO
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".kernel-") as folder:
         made = Path(folder) / LIBRARY
         for compiler in found:
-            for less in (("-fopenmp",), (), ("-fopenmp", "-DND_WITHOUT_AMX"), ("-DND_WITHOUT_AMX",)):
+            for less in (("-fopenmp",), (), ("-fopenmp", *WITHOUT), WITHOUT):
                 failed = _attempt([*compiler, *FLAGS, made_of, *less, *flags, str(source), "-o", str(made)])
                 if failed is None and made.is_file():
                     made.replace(target)

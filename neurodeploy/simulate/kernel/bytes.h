@@ -38,6 +38,11 @@ ND_INLINE nd_total added_to(nd_total total, nd_bytes counts) {
 ND_INLINE uint32_t whole(nd_total total) {
     return (uint32_t)_mm_cvtsi128_si32(total) + (uint32_t)_mm_cvtsi128_si32(_mm_unpackhi_epi64(total, total));
 }
+#elif defined(ND_ARM)
+typedef uint32x4_t nd_total;
+ND_INLINE nd_total nothing(void) { return vdupq_n_u32(0); }
+ND_INLINE nd_total added_to(nd_total total, nd_bytes counts) { return vpadalq_u16(total, vpaddlq_u8((uint8x16_t)counts)); }
+ND_INLINE uint32_t whole(nd_total total) { return vaddvq_u32(total); }
 #else
 typedef uint32_t nd_total;
 ND_INLINE nd_total nothing(void) { return 0; }

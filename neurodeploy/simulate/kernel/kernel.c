@@ -26,6 +26,11 @@
 #endif
 #endif
 
+#if defined(__aarch64__) && defined(__GNUC__) && !defined(__AARCH64EB__)
+#define ND_ARM 1
+#include <arm_neon.h>
+#endif
+
 #define ND_LIMIT (1 << 23)
 #define ND_INLINE static inline __attribute__((always_inline))
 
@@ -317,6 +322,10 @@ ND_DEFINE_ROW(row_plain, , term_plain, events_plain, count_plain, fire_plain, pa
 #endif
 #endif
 
+#ifdef ND_ARM
+#include "neon.h"
+#endif
+
 /* ---- the doors ---- */
 
 typedef void (*nd_row)(const nd_layer *, int, int32_t *);
@@ -349,6 +358,9 @@ static int paths_of_machine(void) {
     if (found & ND_VBMI2 && amx_usable()) found |= ND_AMX;
 #endif
 #endif
+#ifdef ND_ARM
+    found |= arm_paths();
+#endif
     return found;
 }
 
@@ -367,6 +379,13 @@ static nd_row row_of(int path) {
     if (path == ND_VBMI2) return row_vbmi2;
     if (path == ND_AVX512) return row_avx512;
     if (path == ND_AVX2) return row_avx2;
+#endif
+#ifdef ND_ARM
+#ifdef ND_DOTS
+    if (path == ND_I8MM) return row_i8mm;
+    if (path == ND_DOTPROD) return row_dotprod;
+#endif
+    if (path == ND_NEON) return row_neon;
 #endif
     return path == ND_PLAIN ? row_plain : 0;
 }

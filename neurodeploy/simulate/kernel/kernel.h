@@ -14,7 +14,7 @@
 #define ND_LANES 16
 
 /* Instruction paths, as bits. */
-enum { ND_PLAIN = 1, ND_AVX2 = 2, ND_AVX512 = 4, ND_VBMI2 = 8, ND_AMX = 16 };
+enum { ND_PLAIN = 1, ND_AVX2 = 2, ND_AVX512 = 4, ND_VBMI2 = 8, ND_AMX = 16, ND_NEON = 32, ND_DOTPROD = 64, ND_I8MM = 128 };
 
 /* Bytes of the spikes of one place as bits, bit c of the 64-bit words for channel c. */
 #define ND_MASK_BYTES(channels) (8 * (((channels) + 63) / 64))
@@ -24,7 +24,7 @@ enum { ND_PLAIN = 1, ND_AVX2 = 2, ND_AVX512 = 4, ND_VBMI2 = 8, ND_AMX = 16 };
  * Weights of the plain path are int16 [row][column][input][channels]. Those of the others are groups of four bytes,
  * [row][column][group][channels][4]: four inputs of int8 for spike counts, two of int16 for graded codes. Those of the AMX path
  * for spike counts are [row][part][chunk][16][channels][4]: a part is a whole row of the kernel, or a column where columns are
- * dilated, filled up with zeros to chunks of 64 bytes of the source.
+ * dilated, filled up with zeros to chunks of 64 bytes of the source. Those of the paths of ARM: see neon.h.
  *
  * The event form, for sources of spikes that are 0 or 1, reads them as bits, and adds up rows of a table of its own:
  * int16 [column][row * inputs + input][channels], where one row of zeros ends every column.
@@ -42,10 +42,10 @@ typedef struct {
     int64_t next_row, next_place; /* as row_bytes and place_bytes, from what one output reads to what the next one does */
     int32_t rows, columns; /* of the kernel */
     int32_t row_dilation, column_dilation;
-    int32_t groups;        /* groups a tap, or inputs a tap on the plain path */
+    int32_t groups;        /* groups a tap, or inputs a tap where weights are not in groups */
     int32_t graded;        /* the source holds int16 codes, else uint8 counts */
     int32_t shift;         /* the sum is shifted left by this: weights may be stored halved */
-    int32_t run;           /* groups whose products int16 lanes can add without overflow */
+    int32_t run;           /* groups, or inputs, whose products int16 lanes can add without overflow */
     int32_t inputs;        /* of the event form: channels of the source, a multiple of ND_LANES */
     int32_t event_shift;   /* of the event form's sum */
     int32_t narrow;        /* 16 bits hold every sum of the event form */

@@ -10,8 +10,14 @@ from pathlib import Path
 from neurodeploy.errors import InternalError, UserError
 from neurodeploy.simulate.kernel.build import LIBRARY, digest
 
-PATHS = {"plain": 1, "avx2": 2, "avx512": 4, "vbmi2": 8, "amx": 16}
-"""Instruction paths by name, slowest first, as the bits of kernel.h."""
+FAMILIES = ("plain", "avx2", "avx512", "vbmi2", "amx"), ("plain", "neon", "dotprod", "i8mm")
+"""Instruction paths of each kind of processor, x86 and ARM of 64 bits, slowest first."""
+
+PATHS = {"plain": 1, "avx2": 2, "avx512": 4, "vbmi2": 8, "amx": 16, "neon": 32, "dotprod": 64, "i8mm": 128}
+"""Instruction paths by name, as the bits of kernel.h."""
+
+GROUPS = {"plain": 1, "neon": 1, "i8mm": 8}
+"""Inputs whose weights lie together, for sources of counts; 4 on every other path."""
 
 LIMIT = "NEURODEPLOY_KERNEL"
 """Environment variable: the widest instruction path that is used, or ``none`` for no kernel at all."""
@@ -159,6 +165,11 @@ class Arrival(ctypes.Structure):
     )
 
 
+def up_to(widest: str) -> frozenset[str]:
+    """The paths that are no wider than one of them, of its kind of processor."""
+    return frozenset(name for family in FAMILIES if widest in family for name in family[: family.index(widest) + 1])
+
+
 class Library:
     """A loaded kernel.
 
@@ -175,7 +186,7 @@ class Library:
         found = int(handle.nd_paths())
         self.machine = tuple(name for name, bit in PATHS.items() if found & bit)
         """Instruction paths that this machine has, slowest first."""
-        self.paths = tuple(name for name in self.machine if widest is None or PATHS[name] <= PATHS[widest])
+        self.paths = tuple(name for name in self.machine if widest is None or name in up_to(widest))
         """Those of them that may be used."""
         self.threaded = bool(handle.nd_threaded())
         """Whether it was built with threads."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.simulate.kernel.library import LANES, TILE_BYTES
+from neurodeploy.simulate.kernel.library import FAMILIES, GROUPS, LANES, TILE_BYTES
 
 IntArray = NDArray[np.int64]
 
@@ -59,7 +59,10 @@ def pack(weight: IntArray, graded: bool, path: str) -> tuple[NDArray[Any], int]:
     """
     outputs, inputs, rows, columns = weight.shape
     padded = rounded(outputs)
-    size, kind = (1, np.int16) if path == "plain" else (2, np.int16) if graded else (4, np.int8)
+    if graded or path == "plain":
+        size, kind = 1 if path in FAMILIES[1] else 2, np.int16
+    else:
+        size, kind = GROUPS.get(path, 4), np.int8
     groups = -(-inputs // size)
     table = np.zeros((rows, columns, groups * size, padded), np.int64)
     table[:, :, :inputs, :outputs] = weight.transpose(2, 3, 1, 0)

@@ -301,7 +301,7 @@ def _term(conv: IntegerConv, source: str, levels: int, path: str) -> TermPlan:
         groups=groups,
         graded=graded,
         shift=shift,
-        run=1 if graded else max(1, CODE_MAX // (256 * levels)),
+        run=1 if graded else max(1, CODE_MAX // ((128 if path == "neon" else 256) * levels)),
         parts=parts,
         chunks=chunks,
         events=pack_events(conv.weight, halves) if levels == 1 and conv.stride == (1, 1) else None,

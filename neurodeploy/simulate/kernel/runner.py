@@ -15,6 +15,7 @@ from neurodeploy.simulate import reference
 from neurodeploy.simulate.kernel.buffers import POOL, Buffer, Pair, slack
 from neurodeploy.simulate.kernel.counts import SpikeCounts
 from neurodeploy.simulate.kernel.library import (
+    GROUPS,
     Layer,
     Term,
     default_threads,
@@ -30,6 +31,10 @@ Form = Literal["auto", "dense", "events"]
 
 EVENT_RATE = {"plain": 1.1, "avx2": 0.25, "avx512": 0.04, "vbmi2": 0.19, "amx": 0.035}
 """Spike rate of a source below which the event form of a layer is the faster one, by instruction path. Measured."""
+
+EVENT_RATE.update({"neon": 0.25, "dotprod": 0.12, "i8mm": 0.06})
+# These are guesses: an instruction of avx2 does as many products as additions of events, as one of neon does; one of
+# dotprod does twice as many, one of i8mm four times.
 
 EVENT_CHANNELS = {"amx": 64}
 """Channels of a source below which the event form never is. Measured."""
@@ -316,7 +321,7 @@ class _Run:
         """As many threads as have enough to do: waking one up and waiting for it costs as much as a small layer."""
         places = call.rows * call.columns * call.steps * call.channels
         work = sum(term.rows * term.columns * term.groups for term in call.terms[: call.term_count])
-        size = 1 if self.plan.path == "plain" else 4
+        size = GROUPS.get(self.plan.path, 4)
         useful: int = places * work * size // WORK_PER_THREAD
         return max(1, min(self.threads, int(call.rows), useful))
 
