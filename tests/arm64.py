@@ -1,7 +1,8 @@
 """What it takes to run the tests of the ARM paths on an x86 machine: ``python tests/arm64.py FOLDER``.
 
 Fetches Debian's cross compiler, its emulator (qemu-user), a Python for 64-bit ARM and the wheels that it needs, and
-unpacks them in a folder, without installing them. tests/external/test_arm64.py runs where ``NEURODEPLOY_ARM64`` names one.
+unpacks them in a folder, without installing them. tests/external/test_arm64.py runs where ``NEURODEPLOY_ARM64`` names
+such a folder.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ ND_INLINE float levels_backward(const void *g, const void *x, void *grad_x, int6
 #pragma omp simd reduction(+ : total)
     for (int i = 0; i < count; i++) {
         const float scaled = values[i] * inverse;
-        const float through = (scaled > low) & (scaled < high) ? (grad[i] + every) * inverse : 0.0f;
+        const float through = ((scaled > low) & (scaled < high)) ? (grad[i] + every) * inverse : 0.0f;
         total -= through * values[i];
         grad[i] = through;
     }

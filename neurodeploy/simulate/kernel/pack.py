@@ -59,10 +59,9 @@ def pack(weight: IntArray, graded: bool, path: str) -> tuple[NDArray[Any], int]:
     """
     outputs, inputs, rows, columns = weight.shape
     padded = rounded(outputs)
-    if graded or path == "plain":
-        size, kind = 1 if path in FAMILIES[1] else 2, np.int16
-    else:
-        size, kind = GROUPS.get(path, 4), np.int8
+    wide = graded or path == "plain"
+    size = (1 if path in FAMILIES[1] else 2) if wide else GROUPS.get(path, 4)
+    kind: type[np.int8 | np.int16] = np.int16 if wide else np.int8
     groups = -(-inputs // size)
     table = np.zeros((rows, columns, groups * size, padded), np.int64)
     table[:, :, :inputs, :outputs] = weight.transpose(2, 3, 1, 0)
