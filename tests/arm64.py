@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HERE = ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user-static")
 """Debian's packages for this machine."""
 
-THERE = ("python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1", "libubsan1")
+THERE = ("python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1", "libasan8", "libubsan1")
 """Those for the other one."""
 
 NOT_NEEDED = (
@@ -25,7 +25,7 @@ NOT_NEEDED = (
     "libgc1",
     "libitm*",
     "lib*tsan*",
-    "lib*asan*",
+    "lib*hwasan*",
     "dpkg",
     "tar",
     "media-types",
