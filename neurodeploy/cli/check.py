@@ -164,7 +164,9 @@ def _limits(limits: list[dict[str, Any]]) -> str:
             "name": use["name"].replace("_", " "),
             "have": _span(use["have"]),
             "limit": "unknown" if use["limit"] is None else f"{use['limit']:,.0f}",
-            "status": {"over": "more than one", "broken": "does not fit"}.get(use["status"], use["status"]),
+            "status": {"over": "more than one", "shared": "fits if shared", "broken": "does not fit"}.get(
+                use["status"], use["status"]
+            ),
         }
         for use in limits
     ]

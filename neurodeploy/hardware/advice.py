@@ -116,24 +116,32 @@ def changes(
     width = max((len(node.bias) for node in net.lifs()), default=0)
     levels = max((len(node.levels) for node in net.lifs()), default=1)
 
-    def holds(other: IntegerNetwork) -> bool:
+    def holds(other: IntegerNetwork, end: int = 0) -> bool:
         placed = _placed(other, profile, size)
-        return placed is not None and placed.chips is not None and placed.chips[0] <= chips
+        return placed is not None and placed.chips is not None and placed.chips[end] <= chips
+
+    def shared(other: IntegerNetwork) -> str:
+        return "" if holds(other, 1) else ", with weights shared,"
 
     said = []
     narrow = _largest(lambda channels: holds(narrowed(net, channels / width)), width - 1, 1) if width > 1 else None
     picture = f"{size[0]}x{size[1]}"
     if narrow is not None:
-        said.append(f"T stays; {narrow} channels instead of {width} fit {where} at {picture} (train anew)")
+        how = shared(narrowed(net, narrow / width))
+        many = f"{narrow} channel{'s' if narrow > 1 else ''}"
+        said.append(f"T stays; {many} instead of {width} fit {where}{how} at {picture} (train anew)")
     fewer = _largest(lambda count: holds(with_levels(net, count)), levels - 1, 1) if levels > 1 else None
     if fewer is not None:
-        said.append(
-            f"{fewer} level{'s' if fewer > 1 else ''} instead of {levels} fit {where} at {picture} (train anew)"
-        )
+        how = shared(with_levels(net, fewer))
+        many = f"{fewer} level{'s' if fewer > 1 else ''}"
+        said.append(f"{many} instead of {levels} fit {where}{how} at {picture} (train anew)")
     if tile is not None and halo is not None:
         count = tiles_for(size, tile, halo)
         if count is not None:
-            said.append(f"tiles of {tile}x{tile} fit {where}: {count} of them, one after another, give {picture}")
+            placed = _placed(net, profile, (tile, tile))
+            kept = placed is not None and placed.chips is not None and placed.chips[1] <= chips
+            how = f"fit {where}" if kept else f"fit {where}, with weights shared"
+            said.append(f"tiles of {tile}x{tile} {how}: {count} of them, one after another, give {picture}")
         else:
             said.append(
                 f"no tile helps: the largest that fits {where} is {tile}x{tile}, and {halo} pixels at every side"

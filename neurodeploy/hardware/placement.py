@@ -26,6 +26,8 @@ from neurodeploy.quantize.network import IntArray, IntegerConv, IntegerDense, In
 Weighted = IntegerConv | IntegerDense
 Range = tuple[int, int]
 
+DIVISIBLE = ("neurons_per_core", "synaptic_memory_bits_per_core", "input_axons_per_core")
+"""Limits of a core that more cores keep: a core that they fill is no sign of tightness."""
 STATE_BITS = 24
 """Width of a current and of a membrane where the profile does not say."""
 
@@ -75,8 +77,8 @@ class LimitUse:
     Attributes:
         have: (low, high) over the two ways of storing weights; of a core the fullest, of a chip the whole network.
         limit: None where the profile does not know it.
-        status: ``fits``, ``over`` (more than one core or chip is needed), ``broken`` (no number of cores helps) or
-            ``unknown``.
+        status: ``fits``, ``shared`` (fits with weights shared, not with every synapse stored), ``over`` (more than one
+            core or chip is needed), ``broken`` (no number of cores helps) or ``unknown``.
         trust: How the limit is known: ``opened`` source, ``second-hand`` or ``assumed``; empty where it is unknown.
     """
 
@@ -96,7 +98,8 @@ class Placement:
         image_size: (H, W) of the image.
         cores: (low, high), sums over the layers; None where unknown.
         chips: (low, high); None where the profile knows nothing that would tell.
-        tightest: The limit that is closest to, or furthest beyond, what one chip has, with have and limit.
+        tightest: The limit that is closest to, or furthest beyond, what one chip has, with have and limit; those of a
+            core that more cores keep are left out.
         limits: Every limit of a core or a chip, with what is asked of it.
         pipeline_steps: Layers that a spike passes one after another; with one step of delay a layer, an image of T
             steps is through after ``pipeline_steps + T - 1`` steps.
@@ -352,14 +355,16 @@ def _use(name: str, have: Range, at_least: int, profile: Profile) -> LimitUse:
     if limit is None:
         return LimitUse(name, have, None, "unknown")
     status = "broken" if at_least > limit.value else "over" if have[0] > limit.value else "fits"
+    status = "shared" if status == "fits" and have[1] > limit.value else status
     trust = "opened" if profile.sources[limit.source].verified == "primary" else "second-hand"
     return LimitUse(name, have, limit.value, status, "assumed" if name in profile.assumed else trust)
 
 
 def _tightest(limits: tuple[LimitUse, ...]) -> str:
-    known = [(use.have[0] / use.limit, use) for use in limits if use.limit is not None]
+    known = [use for use in limits if use.limit is not None]
     if not known:
         return "unknown: the profile has no capacity of this chip"
-    _, use = max(known, key=lambda pair: pair[0])
+    split = [use for use in known if use.name not in DIVISIBLE or use.status in ("over", "broken")]
+    use = max(split or known, key=lambda use: use.have[0] / (use.limit or 1.0))
     words = {"fan_in": "fan-in of a neuron"}.get(use.name, use.name.replace("_", " "))
     return f"{words}: have {use.have[0]:,}, limit {use.limit:,.0f}"

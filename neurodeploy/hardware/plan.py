@@ -27,6 +27,10 @@ BANDS_TRIED = 4
 """Bands may need more chips than the cores alone, because every band rounds up; so many times as many are tried."""
 
 
+Listener = tuple[Link, int, int]
+"""A link from a source, and the first and the last place (excluded) of its layer that a chip holds."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A run of one layer's neurons on one chip: neurons ``first`` to ``last - 1`` in the order of the places."""
@@ -210,22 +214,25 @@ def _crossings(
     held: dict[tuple[str, int], Part] = {(part.layer, part.chip): part for part in parts}
     channels = {layer.name: layer.shape[0] for layer in layers}
     pairs = dict.fromkeys(channels, 0)
+    heard: dict[tuple[str, int], list[Listener]] = {}
     for part in parts:
         many = channels[part.layer]
-        for source in sorted({link.source for link in links[part.layer]} & channels.keys()):
-            own = held.get((source, part.chip))
-            into = tuple(link for link in links[part.layer] if link.source == source)
-            pairs[source] += _from_elsewhere(into, (part.first // many, -(-part.last // many)), own)
+        places = part.first // many, -(-part.last // many)
+        for link in links[part.layer]:
+            if link.source in channels:
+                heard.setdefault((link.source, part.chip), []).append((link, *places))
+    for (source, chip), listeners in heard.items():
+        pairs[source] += _from_elsewhere(listeners, held.get((source, chip)))
     for layer in layers:
         if any(link.source == layer.name for into in links.values() for link in into):
             spikes = None if rates is None else pairs[layer.name] * rates.get(layer.name, 0.0)
             yield Crossing(layer.name, pairs[layer.name], spikes)
 
 
-def _from_elsewhere(into: tuple[Link, ...], places: tuple[int, int], own: Part | None) -> int:
-    """Source neurons that a run of places reads and that are not on its own chip."""
-    channels, height, width = into[0].shape
-    read = _union(into, places, height)
+def _from_elsewhere(listeners: Sequence[Listener], own: Part | None) -> int:
+    """Neurons of one source that any of a chip's listeners reads and that are not on that chip."""
+    channels, height, width = listeners[0][0].shape
+    read = _union(listeners, height)
     reached = int(sum(row.sum() for row in read.values())) * channels
     if own is None:
         return reached
@@ -245,11 +252,11 @@ def _from_elsewhere(into: tuple[Link, ...], places: tuple[int, int], own: Part |
     return reached - inside
 
 
-def _union(into: tuple[Link, ...], places: tuple[int, int], height: int) -> dict[int, Any]:
-    """Row -> marks of the places that any of the links reads."""
+def _union(listeners: Sequence[Listener], height: int) -> dict[int, Any]:
+    """Row -> marks of the places that any of the listeners reads."""
     found: dict[int, Any] = {}
-    for link in into:
-        top, read = link.reached(*places)
+    for link, first, last in listeners:
+        top, read = link.reached(first, last)
         for offset, marks in enumerate(read):
             row = top + offset
             if row < height and marks.any():

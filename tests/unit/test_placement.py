@@ -130,6 +130,23 @@ def test_the_traffic_between_chips_equals_brute_force(width):
             assert crossing.spikes == pytest.approx(crossing.pairs * rate)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_spike_that_two_layers_of_a_chip_hear_crosses_once(groups):
+    """A sum edge: lif0 drives lif1 and lif2, which lie on the same chips."""
+    rng, (height, width) = np.random.default_rng(3), (6, 5)
+    net = expand_levels(wide(4, levels=2, depth=3))
+    over = IntegerConv("over", 2 * rng.integers(1, 5, net.nodes["conv2"].weight.shape), padding=(1, 1))
+    nodes = dict(list(net.nodes.items())[:3]) | {"over": over} | dict(list(net.nodes.items())[3:])
+    net = IntegerNetwork(nodes, (*net.edges, ("lif0", "over"), ("over", "lif2")), net.host)
+    profile = chip(cores_per_chip=4.0 * groups, neurons_per_core=23)
+    placed = placement(net, profile, (height, width))
+    plans = plan_chips(net, placed, profile, (height, width))
+    assert any(plan.chips > 1 for plan in plans)
+    for plan in plans:
+        for crossing in plan.crossings:
+            assert crossing.pairs == brute_pairs(net, plan, (height, width), crossing.layer), plan.strategy
+
+
 def test_a_run_reads_more_the_longer_it_is_and_the_longest_is_found():
     net = expand_levels(wide(4))
     shapes = layer_shapes(net, (8, 9))
@@ -222,6 +239,24 @@ def test_limits_by_hand():
     assert placed.layers[-1].state_bits == 30 * 24
     assert placed.pipeline_steps == 3
     assert placed.tightest == "cores per chip: have 7, limit 6"
+
+
+def test_the_tightest_limit_is_what_one_chip_runs_out_of():
+    """Cores are filled with neurons: that the fullest is full says nothing. 7 cores of 20, 280 neurons of 1000."""
+    placed = placement(wide(4, depth=2), chip(neurons_per_core=40, cores_per_chip=20), (6, 5))
+    assert uses(placed)["neurons_per_core"] == ((40, 40), "fits")
+    assert placed.tightest == "cores per chip: have 7, limit 20"
+    many = chip(neurons_per_core=40, cores_per_chip=20, neurons_per_chip=300)
+    assert placement(wide(4, depth=2), many, (6, 5)).tightest == "neurons per chip: have 270, limit 300"
+    deaf = chip(neurons_per_core=40, cores_per_chip=20, input_axons_per_core=3)
+    assert placement(wide(4, depth=2), deaf, (6, 5)).tightest.startswith("input axons per core")
+
+
+def test_what_fits_with_weights_shared_alone_is_not_said_to_fit():
+    net = wide(4, depth=2)
+    placed = placement(net, chip().assuming({"synapses_per_chip": 1000.0}), (6, 5))
+    assert placed.synapses > 1000 > sum(layer.weights for layer in placed.layers)
+    assert uses(placed)["synapses_per_chip"][1] == "shared" and placed.chips[0] < placed.chips[1]
 
 
 def test_axons_ask_for_cores_where_they_are_few():
@@ -327,6 +362,7 @@ def test_advice_says_what_to_change_and_what_it_says_holds():
     said = advice(net, profile, (10, 10), halo=4, target_size=(10, 10))
     assert said is not None and not said["target"]["fits"] and said["plan"]["chips"] > 1
     channels, tiles = said["changes"][0], said["changes"][-1]
+    assert "one chip, with weights shared, at 10x10" in channels
     width = int(channels.split("T stays; ")[1].split(" channels")[0])
     assert placement(narrowed(net, width / 8), profile, (10, 10)).chips[0] == 1
     assert placement(narrowed(net, (width + 1) / 8), profile, (10, 10)).chips[0] > 1
