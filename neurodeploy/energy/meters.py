@@ -248,8 +248,8 @@ def _less_idle(
 
 
 def _half(found: dict[str, float | None]) -> float:
-    low, high = found["ci95_low"], found["ci95_high"]
-    return 0.0 if low is None or high is None else (high - low) / 2
+    mean, high = found["mean"], found["ci95_high"]
+    return 0.0 if mean is None or high is None else high - mean
 
 
 def _window(meter: Meter, run: Callable[[], object], clock: Callable[[], float]) -> tuple[float, float]:

@@ -103,7 +103,7 @@ class Counts:
 def spread(values: Sequence[float]) -> dict[str, float | None]:
     """Mean, 95 % confidence interval of the mean (Student's t), 95th percentile (nearest rank) and worst of values.
 
-    The interval is None for fewer than two values.
+    The interval is None for fewer than two values, and ends at 0 where no value is negative.
     """
     count = len(values)
     mean = sum(values) / count
@@ -112,6 +112,7 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
         deviation = sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
         half = _student_t(count - 1) * deviation / sqrt(count)
         low, high = mean - half, mean + half
+        low = max(low, 0.0) if min(values) >= 0 else low
     ranked = sorted(values)
     return {
         "mean": mean,

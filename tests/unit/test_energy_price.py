@@ -13,7 +13,7 @@ from neurodeploy.energy.count import OperationCounter
 from neurodeploy.energy.lemaire import access_price
 from neurodeploy.energy.parameters import parameter_table
 from neurodeploy.energy.price import baseline_pj, chips_needed, price, static_energy
-from neurodeploy.energy.results import Counts, ImageCounts
+from neurodeploy.energy.results import Counts, ImageCounts, spread
 from neurodeploy.energy.tally import LayerCounts
 from neurodeploy.energy.verdict import verdict
 from neurodeploy.errors import UserError
@@ -341,6 +341,12 @@ def test_a_network_without_a_spike_has_a_verdict():
     told = _verdict(silent)
     assert told["movement"]["ratio"] == 0 and "costs nothing beside" in told["sentence"]
     assert json.loads(json.dumps(told, allow_nan=False)) is not None
+
+
+def test_an_interval_of_counts_does_not_go_below_zero():
+    found = spread([1.0, 1.0, 100.0])
+    assert found["ci95_low"] == 0.0 and found["ci95_high"] > 100
+    assert spread([-1.0, 1.0, 100.0])["ci95_low"] < 0
 
 
 def silenced(net):
