@@ -11,6 +11,7 @@ from neurodeploy.hardware.placement import LimitUse, Placement, placement
 from neurodeploy.hardware.profile import Profile
 from neurodeploy.hardware.shapes import Size
 from neurodeploy.hardware.tables import Limit
+from neurodeploy.quantize.bounds import CURRENT_SHIFT, bias_fits, population_biases
 from neurodeploy.quantize.levels import expand_levels
 from neurodeploy.quantize.network import IntArray, IntegerConv, IntegerDense, IntegerLif, IntegerNetwork
 
@@ -99,24 +100,18 @@ def _neuron_findings(name: str, node: IntegerLif, profile: Profile) -> Iterator[
             if np.min(value) < 0 or np.max(value) > most:
                 yield Finding(name, f"{key} is out of range", str(np.max(value)), f"0..{most}")
     if rules.bias_bits:
-        exponent = (1 << int(rules.bias_exponent_bits.value)) - 1 if rules.bias_exponent_bits else 6
-        wide = [value for value in node.bias.tolist() if not _bias_fits(value, int(rules.bias_bits.value), exponent)]
-        if wide:
+        exponent = (1 << int(rules.bias_exponent_bits.value)) - 1 if rules.bias_exponent_bits else CURRENT_SHIFT
+        biases = population_biases(node).ravel()
+        wide = biases[~bias_fits(biases, int(rules.bias_bits.value), exponent)]
+        if wide.size:
             yield Finding(
                 name,
-                f"{len(wide)} of {len(node.bias)} biases exceed the nominal mantissa (Lava's CPU models take them)",
-                have=f"{min(wide)}..{max(wide)}",
+                f"{wide.size} of {biases.size} biases exceed the nominal mantissa (Lava's CPU models take them)",
+                have=f"{wide.min()}..{wide.max()}",
                 limit=f"{int(rules.bias_bits.value)} bits, signed, exponent up to {exponent}",
                 instead="fewer levels or a larger weight step, should the chip refuse them",
                 severity="warning",
             )
-
-
-def _bias_fits(bias: int, bits: int, exponent: int) -> bool:
-    """Whether ``bias << 6`` is some ``mantissa << e`` with a signed mantissa of ``bits`` and ``e <= exponent``."""
-    value = bias << 6
-    shift = min(exponent, (value & -value).bit_length() - 1) if value else 0
-    return -(1 << (bits - 1)) <= value >> shift < 1 << (bits - 1)
 
 
 def _capacity_findings(placed: Placement, profile: Profile) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ so that what is trained is what is exported.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +31,9 @@ from neurodeploy.networks.rounding import (
 )
 
 BIAS_LIMIT = 4095
+"""Largest mantissa of a bias, 13 bits with sign."""
+WIDE_GRAIN = 2
+"""Units between biases with the largest exponent, 7; with the usual one, 6, they are one apart."""
 THRESHOLD_LIMIT = 131071
 HEADROOM = 1.05
 """Room for biases and thresholds to grow while training goes on on the grid."""
@@ -81,12 +84,14 @@ class SpikingStudent(nn.Module):
         self.log_delta = nn.Parameter(torch.zeros(spec.depth))
         self.register_buffer("on_grid", torch.zeros((), dtype=torch.bool))
         self.register_buffer("weight_steps", torch.ones(spec.depth + 1, dtype=torch.float64))
+        self.register_buffer("bias_grains", torch.ones(spec.depth + 1, dtype=torch.int64))
         self.rates: list[Tensor] = []
         self._watch: Callable[[int, Tensor], None] | None = None
         self._start()
 
     on_grid: Tensor
     weight_steps: Tensor
+    bias_grains: Tensor
 
     def _conv(self, layer: int) -> nn.Conv2d:
         conv = self.convs[layer]
@@ -235,13 +240,15 @@ class SpikingStudent(nn.Module):
         return float(self.weight_steps[layer]) / (2 * scale)
 
     def _bias_range(self, layer: int) -> tuple[int, int]:
-        """What the bias may be, in units, so that the biases of all populations fit 13 bits.
+        """What the bias may be, in units, so that the biases of all populations fit mantissas of 13 bits.
 
         Where nothing is remembered, biases and threshold may be moved together (``x + b > vth`` is
         ``x + (b - c) > vth - c``), so the range lies around the middle c of the biases, as far as the threshold goes.
         """
+        grain = int(self.bias_grains[layer])
+        limit = BIAS_LIMIT * grain
         if layer == self.spec.depth:
-            return -BIAS_LIMIT, BIAS_LIMIT
+            return -limit, limit
         first, spacing = self._threshold_integers(layer)
         thresholds = first + spacing * np.arange(self.spec.levels)
         above, below = population_shifts(thresholds)[[0, -1]]
@@ -249,7 +256,8 @@ class SpikingStudent(nn.Module):
         if self.spec.steps == 1:
             ends = torch.stack(torch.aminmax(self._bias(layer).detach())) / self._unit(layer)
             centre = max(int(thresholds[-1]) - THRESHOLD_LIMIT, min(round(float(ends.mean())), int(thresholds[0])))
-        return centre - BIAS_LIMIT - int(below), centre + BIAS_LIMIT - int(above)
+            centre -= centre % grain
+        return centre - limit - int(below), centre + limit - int(above)
 
     def _grid_weight(self, layer: int) -> Tensor:
         weight, step = self._conv(layer).weight, float(self.weight_steps[layer])
@@ -257,17 +265,24 @@ class SpikingStudent(nn.Module):
         inside = weight.clamp(WEIGHT_MIN * step, WEIGHT_MAX * step)
         return inside + (on_grid - inside).detach()
 
+    def _bias_integers(self, layer: int) -> Tensor:
+        """The biases in units: multiples of the layer's grain that are as near as its range allows."""
+        grain = int(self.bias_grains[layer])
+        units = (self._bias(layer).detach() / (self._unit(layer) * grain)).round() * grain
+        return units.clamp(*self._bias_range(layer))
+
     def _grid_bias(self, layer: int) -> Tensor:
-        bias, unit = self._bias(layer), self._unit(layer)
-        on_grid = (bias / unit).round().clamp(*self._bias_range(layer)) * unit
-        return bias + (on_grid - bias).detach()
+        bias = self._bias(layer)
+        return bias + (self._bias_integers(layer) * self._unit(layer) - bias).detach()
 
     def _threshold_integers(self, layer: int) -> tuple[int, int]:
         """The lowest threshold and the spacing of ``lif{layer}``, in half steps of its weights.
 
-        The spacing is the learned step, rounded; the lowest threshold is half of it, rounded down.
+        The spacing is the learned step, rounded; the lowest threshold is half of it, rounded down. Where biases are
+        multiples of 2, those of all populations are: the spacing is one of 4 there.
         """
-        spacing = max(1, round(float(self.delta(layer).detach()) / self._unit(layer)))
+        grain = 1 if int(self.bias_grains[layer]) == 1 else 2 * WIDE_GRAIN
+        spacing = max(1, round(float(self.delta(layer).detach()) / (self._unit(layer) * grain))) * grain
         return spacing // 2, spacing
 
     @torch.no_grad()
@@ -301,15 +316,31 @@ class SpikingStudent(nn.Module):
         self.fold_norms()
         signals = {} if calibration is None else self._conv_inputs(calibration)
         for group in self._step_groups():
-            joined = torch.cat([self._conv(layer).weight.double().flatten() for layer in group])
-            floor = max(self._smallest_step(layer) for layer in group)
-            self.weight_steps[list(group)] = max(least_square_step(joined), floor)
+            self._choose_step(group)
         for layer, signal in signals.items():
             conv = self._conv(layer)
             moments = second_moments(signal, self.spec.kernel, int(conv.padding[0]), int(conv.dilation[0]))
             moments = moments if mean is None else mean(moments)
             step = float(self.weight_steps[layer])
             conv.weight.copy_(round_with_feedback(conv.weight, moments, step))
+        self.on_grid.fill_(True)
+
+    def _choose_step(self, group: tuple[int, ...]) -> None:
+        best = least_square_step(torch.cat([self._conv(layer).weight.detach().double().flatten() for layer in group]))
+        self._take_step(group, max(best, *(self._smallest_step(layer, WIDE_GRAIN) for layer in group)))
+
+    def _take_step(self, group: tuple[int, ...], step: float) -> None:
+        """Sets the step of joined convolutions; where biases do not fit at it, those of all of them become coarser."""
+        usual = max(self._smallest_step(layer, 1) for layer in group)
+        for layer in group:
+            self.weight_steps[layer] = step
+            self.bias_grains[layer] = 1 if step >= usual else WIDE_GRAIN
+
+    @torch.no_grad()
+    def take_grid(self, steps: Sequence[float]) -> None:
+        """Goes over to the integer grid with weights that lie on it already, at these steps, one a convolution."""
+        for group in self._step_groups():
+            self._take_step(group, steps[group[0]])
         self.on_grid.fill_(True)
 
     def _conv_inputs(self, x: Tensor) -> dict[int, Tensor]:
@@ -322,17 +353,20 @@ class SpikingStudent(nn.Module):
             self._watch = None
         return signals
 
-    def _smallest_step(self, layer: int) -> float:
-        """Step below which the bias of a population or a threshold would not fit its bits."""
-        least, largest = (float(end) for end in torch.aminmax(self._bias(layer)))
+    def _smallest_step(self, layer: int, grain: int) -> float:
+        """Step below which the bias of a population, a multiple of ``grain``, or a threshold would not fit its bits."""
+        # what a sum edge brings has a bias as well
+        biases = self._bias(layer) + sum(self._bias(source) for source, target in self.spec.edges if target == layer)
+        least, largest = (float(end) for end in torch.aminmax(biases.detach()))
+        limit = BIAS_LIMIT * grain
         if layer == self.spec.depth:
-            needs = [max(abs(least), abs(largest)) / BIAS_LIMIT]
+            needs = [max(abs(least), abs(largest)) / limit]
         else:
-            delta, levels = float(self.delta(layer)), self.spec.levels
+            delta, levels = float(self.delta(layer).detach()), self.spec.levels
             centre = min((least + largest) / 2, delta / 2) if self.spec.steps == 1 else 0.0
             # populations shift their bias by up to half of the way between the lowest and the highest threshold
             widest = max(largest - centre, centre - least) + delta * (levels - 1) / 2
-            needs = [widest / BIAS_LIMIT, (delta * levels + abs(centre)) / THRESHOLD_LIMIT]
+            needs = [widest / limit, (delta * levels + abs(centre)) / THRESHOLD_LIMIT]
         scale = self.spec.input_scale if layer == 0 else 1.0
         return max(needs) * HEADROOM * 2 * scale
 
@@ -361,7 +395,7 @@ class SpikingStudent(nn.Module):
             step = float(self.weight_steps[layer])
             # the same float32 quotient that the forward pass rounds
             q = (conv.weight.detach() / step).round().clamp(WEIGHT_MIN, WEIGHT_MAX).cpu()
-            b = (self._bias(layer).detach() / self._unit(layer)).round().clamp(*self._bias_range(layer)).cpu()
+            b = self._bias_integers(layer).cpu()
             tensors[f"conv{layer}.weight"] = q.numpy().astype(np.int8)
             tensors[f"conv{layer}.bias"] = b.numpy().astype(np.int32)
             # the network on the chip receives integer codes, so the first step carries 1 / input_scale
@@ -388,12 +422,15 @@ class SpikingStudent(nn.Module):
                 scale = spec.input_scale if layer == 0 else 1.0
                 step = float(file.tensors[f"conv{layer}.step"]) * scale
                 student.weight_steps[layer] = step
+                student.bias_grains[layer] = 1 if torch.any(bias % WIDE_GRAIN) else WIDE_GRAIN
                 weight, bias = weight.double() * step, bias.double() * student._unit(layer)
             conv.weight.copy_(weight)
             student._bias(layer).copy_(bias)
         for layer in range(spec.depth):
             if file.quantized:
                 spacing = _spacing(np.asarray(file.tensors[f"lif{layer}.vth"], dtype=np.int64), f"lif{layer}.vth")
+                if spacing % (2 * WIDE_GRAIN):
+                    student.bias_grains[layer] = 1
                 student.log_delta[layer] = math.log(spacing * student._unit(layer))
             else:
                 student.log_delta[layer] = float(np.log(file.tensors[f"lif{layer}.delta"]))

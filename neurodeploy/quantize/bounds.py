@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neurodeploy.errors import Finding
 from neurodeploy.quantize.network import (
@@ -22,8 +23,11 @@ WEIGHT_RANGE = (-256, 254)
 VTH_MAX = (1 << 17) - 1
 """Threshold mantissa, 17 bits (``lava.proc.lif.process``)."""
 
-BIAS_RANGE = (-(1 << 12), (1 << 12) - 1)
-"""Bias mantissa, 13 bits with sign (``lava.proc.lif.process``)."""
+BIAS_BITS, BIAS_EXPONENT = 13, 7
+"""Bits of a bias mantissa with its sign, and the largest exponent (``lava.proc.lif.process``)."""
+
+CURRENT_SHIFT = 6
+"""A current enters its register times ``2**6``, and so does a bias: it is ``mantissa * 2**exponent`` there."""
 
 CURRENT_MAX = (1 << 17) - 1
 """Largest current that the 24-bit register u holds after the shift by 6 bits."""
@@ -38,7 +42,7 @@ Range = tuple[IntArray, IntArray]
 def range_findings(net: IntegerNetwork) -> list[Finding]:
     """Numbers outside the fields that the chip has for them.
 
-    A weight, threshold or decay out of range is an error. A bias beyond 13 bits and odd weights are warnings: Lava's
+    A weight, threshold or decay out of range is an error. A bias beyond its bits and odd weights are warnings: Lava's
     CPU processes compute them as written, and a target may have a way round (thresholds of their own for populations).
     """
     return [finding for node in net.nodes.values() for finding in _node_findings(node)]
@@ -64,13 +68,12 @@ def _node_findings(node: object) -> Iterator[Finding]:
             values = np.asarray(getattr(node, field))
             if values.min() < 0 or values.max() > 4096:
                 yield Finding(node.name, f"{field} is out of range", f"{values.min()}..{values.max()}", "0..4096")
-        low, high = bias_range(node)
-        if low < BIAS_RANGE[0] or high > BIAS_RANGE[1]:
+        if not bias_fits(population_biases(node)).all():
             yield Finding(
                 node.name,
                 "bias mantissas need more than 13 bits",
-                f"{low}..{high}",
-                f"{BIAS_RANGE[0]}..{BIAS_RANGE[1]}",
+                "{}..{}".format(*bias_range(node)),
+                "-4096..4095, even ones to twice that",
                 "thresholds of their own for the populations, or a larger weight step",
                 severity="warning",
             )
@@ -79,6 +82,29 @@ def _node_findings(node: object) -> Iterator[Finding]:
 def bias_range(node: IntegerLif) -> tuple[int, int]:
     """Least and largest bias mantissa of all channels and populations."""
     return int(node.bias.min()) + min(node.levels), int(node.bias.max()) + max(node.levels)
+
+
+def population_biases(node: IntegerLif) -> IntArray:
+    """(D, C) the biases of all populations and channels."""
+    return np.add.outer(np.asarray(node.levels, dtype=np.int64), np.asarray(node.bias, dtype=np.int64))
+
+
+def bias_fits(biases: IntArray, bits: int = BIAS_BITS, exponent: int = BIAS_EXPONENT) -> NDArray[np.bool_]:
+    """Whether ``bias * 2**6`` is some ``mantissa * 2**e``.
+
+    Args:
+        biases: Any shape.
+        bits: Of the mantissa, with its sign.
+        exponent: Largest e.
+
+    Returns:
+        Same shape.
+    """
+    values = np.asarray(biases, dtype=np.int64) << CURRENT_SHIFT
+    zeros = np.bitwise_count((values & -values) - 1).astype(np.int64)  # zeros below the lowest bit that is set
+    mantissas = values >> np.minimum(exponent, zeros)
+    fits: NDArray[np.bool_] = (mantissas >= -(1 << (bits - 1))) & (mantissas < 1 << (bits - 1))
+    return fits
 
 
 def accumulator_findings(net: IntegerNetwork, *, input_range: tuple[int, int] | None = None) -> list[Finding]:

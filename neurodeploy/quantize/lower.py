@@ -18,11 +18,12 @@ from neurodeploy.graph.law import structure_findings
 from neurodeploy.graph.portable import Network
 from neurodeploy.graph.spec import DECAY_ONE
 from neurodeploy.quantize.bounds import (
-    BIAS_RANGE,
     CURRENT_MAX,
     VTH_MAX,
     accumulator_findings,
+    bias_fits,
     bias_range,
+    population_biases,
     range_findings,
 )
 from neurodeploy.quantize.calibrate import Measured, compacted, measure
@@ -146,7 +147,7 @@ def _spread(values: FloatArray) -> float:
 
 
 def _fit_biases(net: IntegerNetwork) -> IntegerNetwork:
-    """Centres biases that need more than 13 bits, where the threshold can make up for it.
+    """Centres biases that need more bits than there are, where the threshold can make up for it.
 
     ``x + b > vth`` and ``x + (b + c) > vth + c`` are the same; with a membrane that remembers they are not.
     """
@@ -155,7 +156,8 @@ def _fit_biases(net: IntegerNetwork) -> IntegerNetwork:
         forgets = net.host.steps == 1 or (np.all(np.asarray(node.v_decay) == DECAY_ONE) and _lasts_one_step(node))
         low, high = bias_range(node)
         shift = max(-node.vth, min(-(low + high) // 2, VTH_MAX - node.vth))
-        if forgets and (low < BIAS_RANGE[0] or high > BIAS_RANGE[1]):
+        shift = 2 * int(shift / 2)  # even biases stay even: their range is twice as large
+        if forgets and not bias_fits(population_biases(node)).all():
             nodes[node.name] = replace(node, vth=node.vth + shift, bias=node.bias + shift)
     return replace(net, nodes=nodes)
 

@@ -26,6 +26,7 @@ from neurodeploy.quantize.network import (
 )
 from neurodeploy.targets.base import Job, NotWritten, Written
 from neurodeploy.targets.lava_chain import (
+    bias_findings,
     chain_findings,
     netx_findings,
     process_findings,
@@ -97,6 +98,7 @@ def form_findings(net: IntegerNetwork, wanted: Form) -> list[Finding]:
     findings += [
         found for node in net.nodes.values() if isinstance(node, IntegerDense) for found in netx_findings(node)
     ]
+    findings += [found for node in net.lifs() for found in bias_findings(node)]
     return findings or readout_findings(net)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neurodeploy.errors import Finding
+from neurodeploy.quantize.bounds import CURRENT_SHIFT, bias_fits, bias_range, population_biases
 from neurodeploy.quantize.network import (
     IntArray,
     IntegerConv,
@@ -165,6 +166,22 @@ def netx_findings(node: IntegerDense) -> list[Finding]:
             )
         ]
     return []
+
+
+def bias_findings(node: IntegerLif) -> list[Finding]:
+    """Biases that fit their fields with an exponent which a netx file cannot name: every one of its biases has 6."""
+    biases = population_biases(node)
+    if not bias_fits(biases).all() or bias_fits(biases, exponent=CURRENT_SHIFT).all():
+        return []
+    return [
+        Finding(
+            node.name,
+            "biases need the exponent 7, and those of a netx file have 6",
+            have="{}..{}".format(*bias_range(node)),
+            limit="-4096..4095",
+            instead="the form 'program' of target lava",
+        )
+    ]
 
 
 def _conv_findings(node: IntegerConv) -> list[Finding]:

@@ -17,6 +17,7 @@ from neurodeploy.energy.count import OperationCounter  # noqa: E402
 from neurodeploy.graph.portable import portable_graph  # noqa: E402
 from neurodeploy.graph.spec import StudentSpec  # noqa: E402
 from neurodeploy.networks.student import SpikingStudent  # noqa: E402
+from neurodeploy.quantize.bounds import bias_fits, population_biases  # noqa: E402
 from neurodeploy.quantize.lower import quantize  # noqa: E402
 from neurodeploy.quantize.network import IntegerLif  # noqa: E402
 from neurodeploy.simulate.floating import run_float  # noqa: E402
@@ -31,12 +32,12 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def grid_student(kind: str, seed: int) -> SpikingStudent:
+def grid_student(kind: str, seed: int, spread: float = 0.2) -> SpikingStudent:
     torch.manual_seed(seed)
     student = SpikingStudent(StudentSpec(depth=3, width=6, **KINDS[kind]))
     with torch.no_grad():
         for conv in student.convs:
-            conv.bias.normal_(std=0.2)
+            conv.bias.normal_(std=spread)
         student.log_delta.normal_(std=0.2)
     student.to_grid()
     return student.eval()
@@ -75,6 +76,23 @@ def test_the_student_on_its_grid_is_the_integer_network(kind: str, seed: int, he
     neurons = student.spec.width * padded[0] * padded[1] * student.spec.levels * student.spec.steps
     for layer, rate in enumerate(student.rates):
         assert spikes[f"lif{layer}"] == round(float(rate) * neurons)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_large_biases_take_the_larger_exponent(kind: str, seed: int) -> None:
+    """They are even then, fit 13 bits in all populations, sum edges included, and are still the integer network's."""
+    student = grid_student(kind, seed, spread=4.0)
+    assert student.bias_grains[0] == 2
+    tensors = student.to_file().tensors
+    net = quantize(portable_graph(student.spec, tensors, (12, 10), quantized=True))
+    found = [population_biases(lif) for lif in net.lifs()]
+    assert all(bias_fits(biases).all() for biases in found)
+    assert any(not bias_fits(biases, exponent=6).all() for biases in found)
+    image = np.random.RandomState(seed).rand(student.spec.channels, 12, 10).astype(np.float32)
+    with torch.no_grad():
+        expected, _ = student(torch.from_numpy(image)[None])
+    np.testing.assert_allclose(restore(net, image), expected[0].numpy(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps, levels", [(1, 1), (1, 3), (4, 1)])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurodeploy.graph.spec import HostSide
-from neurodeploy.quantize.bounds import accumulator_findings, current_ranges, range_findings
+from neurodeploy.quantize.bounds import accumulator_findings, bias_fits, current_ranges, range_findings
 from neurodeploy.quantize.network import IntegerConv, IntegerInput, IntegerLif, IntegerNetwork, IntegerReadout
 from neurodeploy.simulate.observe import Trace
 from neurodeploy.simulate.reference import run
@@ -99,7 +99,9 @@ def test_a_membrane_that_could_saturate_is_reported_where_it_is_remembered() -> 
         ({"vth": -1}, "lif0", "error"),
         ({"v_decay": 4097}, "lif0", "error"),
         ({"i_decay": np.array([-1])}, "lif0", "error"),
-        ({"bias": np.array([4096])}, "lif0", "warning"),
+        ({"bias": np.array([4097])}, "lif0", "warning"),
+        ({"bias": np.array([8192])}, "lif0", "warning"),
+        ({"bias": np.array([1]), "levels": (0, 4096)}, "lif0", "warning"),
         ({"bias": np.array([0]), "levels": (0, -4097)}, "lif0", "warning"),
         ({"weight": np.full((1, 1, 1, 1), 256)}, "conv0", "error"),
         ({"weight": np.full((1, 1, 1, 1), -258)}, "conv0", "error"),
@@ -113,8 +115,21 @@ def test_numbers_outside_the_chips_fields_are_reported(change: dict, node: str, 
     assert [(finding.node, finding.severity) for finding in range_findings(spoiled)] == [(node, severity)]
 
 
-@pytest.mark.parametrize("extreme", [{"vth": 131071}, {"bias": np.array([-4096])}, {"bias": np.array([4095])}])
+@pytest.mark.parametrize("extreme", [{"vth": 131071}, {"bias": np.array([-4096])}, {"bias": np.array([8190])}])
 def test_the_ends_of_the_ranges_are_allowed(extreme: dict) -> None:
     net = two_convs(511 * 4)
     edge = replace(net, nodes={**net.nodes, "lif0": replace(net.nodes["lif0"], **extreme)})
     assert range_findings(edge) == []
+
+
+@given(st.integers(-(1 << 16), 1 << 16), st.integers(2, 14), st.integers(0, 8))
+def test_a_bias_fits_where_a_mantissa_and_an_exponent_give_it(bias: int, bits: int, exponent: int) -> None:
+    mantissas = range(-(1 << (bits - 1)), 1 << (bits - 1))
+    possible = any(bias * 64 == mantissa << e for e in range(exponent + 1) for mantissa in _near(bias, e, mantissas))
+    assert bool(bias_fits(np.array([bias]), bits, exponent)[0]) == possible
+
+
+def _near(bias: int, exponent: int, mantissas: range) -> list[int]:
+    """The mantissas that could give a bias, so that not all are tried."""
+    guess = bias * 64 >> exponent
+    return [mantissa for mantissa in (guess - 1, guess, guess + 1) if mantissa in mantissas]

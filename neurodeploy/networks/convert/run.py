@@ -89,8 +89,7 @@ def convert(
     if network.spec.edges:
         on_grid.to_grid()  # convolutions that an edge joins share one step
     else:
-        on_grid.weight_steps.copy_(torch.tensor(found.weight_steps, dtype=torch.float64))
-        on_grid.on_grid.fill_(True)
+        on_grid.take_grid(found.weight_steps)
     quantized = on_grid.to_file(meta)
     scores = _scores(teacher, student, quantized, test, told)
     report = {
