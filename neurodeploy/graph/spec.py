@@ -136,6 +136,14 @@ class StudentSpec(BaseModel):
     )
     norm: Literal["none", "batch"] = "none"
     residual: bool = True
+    bias_exponent: Literal[6, 7] = Field(
+        7, description="largest exponent of biases: with 7 weights may be finer, with 6 a chain can be a netx file"
+    )
+
+    @property
+    def bias_grain(self) -> int:
+        """Units between the coarsest biases: ``2**(bias_exponent - 6)``."""
+        return 1 << (self.bias_exponent - 6)
 
     @model_validator(mode="after")
     def _portable(self) -> StudentSpec:

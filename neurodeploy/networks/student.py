@@ -32,8 +32,6 @@ from neurodeploy.networks.rounding import (
 
 BIAS_LIMIT = 4095
 """Largest mantissa of a bias, 13 bits with sign."""
-WIDE_GRAIN = 2
-"""Units between biases with the largest exponent, 7; with the usual one, 6, they are one apart."""
 THRESHOLD_LIMIT = 131071
 HEADROOM = 1.05
 """Room for biases and thresholds to grow while training goes on on the grid."""
@@ -281,7 +279,7 @@ class SpikingStudent(nn.Module):
         The spacing is the learned step, rounded; the lowest threshold is half of it, rounded down. Where biases are
         multiples of 2, those of all populations are: the spacing is one of 4 there.
         """
-        grain = 1 if int(self.bias_grains[layer]) == 1 else 2 * WIDE_GRAIN
+        grain = 1 if int(self.bias_grains[layer]) == 1 else 4
         spacing = max(1, round(float(self.delta(layer).detach()) / (self._unit(layer) * grain))) * grain
         return spacing // 2, spacing
 
@@ -327,14 +325,14 @@ class SpikingStudent(nn.Module):
 
     def _choose_step(self, group: tuple[int, ...]) -> None:
         best = least_square_step(torch.cat([self._conv(layer).weight.detach().double().flatten() for layer in group]))
-        self._take_step(group, max(best, *(self._smallest_step(layer, WIDE_GRAIN) for layer in group)))
+        self._take_step(group, max(best, *(self._smallest_step(layer, self.spec.bias_grain) for layer in group)))
 
     def _take_step(self, group: tuple[int, ...], step: float) -> None:
         """Sets the step of joined convolutions; where biases do not fit at it, those of all of them become coarser."""
         usual = max(self._smallest_step(layer, 1) for layer in group)
         for layer in group:
             self.weight_steps[layer] = step
-            self.bias_grains[layer] = 1 if step >= usual else WIDE_GRAIN
+            self.bias_grains[layer] = 1 if step >= usual else self.spec.bias_grain
 
     @torch.no_grad()
     def take_grid(self, steps: Sequence[float]) -> None:
@@ -422,14 +420,14 @@ class SpikingStudent(nn.Module):
                 scale = spec.input_scale if layer == 0 else 1.0
                 step = float(file.tensors[f"conv{layer}.step"]) * scale
                 student.weight_steps[layer] = step
-                student.bias_grains[layer] = 1 if torch.any(bias % WIDE_GRAIN) else WIDE_GRAIN
+                student.bias_grains[layer] = 1 if torch.any(bias % spec.bias_grain) else spec.bias_grain
                 weight, bias = weight.double() * step, bias.double() * student._unit(layer)
             conv.weight.copy_(weight)
             student._bias(layer).copy_(bias)
         for layer in range(spec.depth):
             if file.quantized:
                 spacing = _spacing(np.asarray(file.tensors[f"lif{layer}.vth"], dtype=np.int64), f"lif{layer}.vth")
-                if spacing % (2 * WIDE_GRAIN):
+                if spacing % 4:
                     student.bias_grains[layer] = 1
                 student.log_delta[layer] = math.log(spacing * student._unit(layer))
             else:

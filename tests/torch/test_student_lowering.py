@@ -32,14 +32,15 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def grid_student(kind: str, seed: int, spread: float = 0.2) -> SpikingStudent:
+def grid_student(kind: str, seed: int, spread: float = 0.2, *, on_grid: bool = True) -> SpikingStudent:
     torch.manual_seed(seed)
     student = SpikingStudent(StudentSpec(depth=3, width=6, **KINDS[kind]))
     with torch.no_grad():
         for conv in student.convs:
             conv.bias.normal_(std=spread)
         student.log_delta.normal_(std=0.2)
-    student.to_grid()
+    if on_grid:
+        student.to_grid()
     return student.eval()
 
 
@@ -89,6 +90,12 @@ def test_large_biases_take_the_larger_exponent(kind: str, seed: int) -> None:
     found = [population_biases(lif) for lif in net.lifs()]
     assert all(bias_fits(biases).all() for biases in found)
     assert any(not bias_fits(biases, exponent=6).all() for biases in found)
+    narrow = SpikingStudent(student.spec.model_copy(update={"bias_exponent": 6}))
+    narrow.load_state_dict(grid_student(kind, seed, spread=4.0, on_grid=False).state_dict())
+    narrow.to_grid()
+    assert narrow.weight_steps[0] > 1.5 * student.weight_steps[0]
+    small = quantize(portable_graph(narrow.spec, narrow.to_file().tensors, (12, 10), quantized=True))
+    assert all(bias_fits(population_biases(lif), exponent=6).all() for lif in small.lifs())
     image = np.random.RandomState(seed).rand(student.spec.channels, 12, 10).astype(np.float32)
     with torch.no_grad():
         expected, _ = student(torch.from_numpy(image)[None])

@@ -23,7 +23,7 @@ from neurodeploy.graph.spec import StudentSpec
 from neurodeploy.graph.student_file import StudentFile
 from neurodeploy.networks.convert.shape import Shaped
 from neurodeploy.networks.rounding import least_square_step, round_with_feedback, second_moments
-from neurodeploy.networks.student import BIAS_LIMIT, THRESHOLD_LIMIT, WIDE_GRAIN
+from neurodeploy.networks.student import BIAS_LIMIT, THRESHOLD_LIMIT
 
 CANDIDATES = 40
 """Steps that are tried for every channel, between a part of the largest activation and all of it."""
@@ -226,11 +226,11 @@ def _moments(spec: StudentSpec, layer: int, signals: _Signals) -> Tensor:
 
 def _grid_step(spec: StudentSpec, layer: int, weight: Tensor, bias: Tensor) -> float:
     """The step of 8-bit weights with the least square error for which biases and thresholds fit their fields."""
-    largest, limit = float(bias.abs().max()), WIDE_GRAIN * BIAS_LIMIT
+    largest, limit = float(bias.abs().max()), spec.bias_grain * BIAS_LIMIT
     needs = [largest / limit]
     if layer < spec.depth:
         # spacings of the thresholds are rounded: up to a unit a level is kept free for that
-        needs = [(largest + (spec.levels - 1) / 2) / (limit - WIDE_GRAIN * spec.levels), spec.levels / THRESHOLD_LIMIT]
+        needs = [(largest + (spec.levels - 1) / 2) / (limit - 2 * spec.levels), spec.levels / THRESHOLD_LIMIT]
     scale = spec.input_scale if layer == 0 else 1.0
     return max(least_square_step(weight.double()), 2 * max(needs) * scale)
 
