@@ -170,9 +170,9 @@ def against_lava(chosen: argparse.Namespace) -> Row | None:
 def dense_form(chosen: argparse.Namespace) -> Row:
     """A hidden layer in the dense form, with its neurons, against nothing but products of int8, on one core."""
     from benchmarks.simulator_nets import CHANNELS, image, network
-    from neurodeploy.simulate import kernel
     from neurodeploy.simulate.kernel.build import compile_kernel
     from neurodeploy.simulate.kernel.library import library
+    from neurodeploy.simulate.kernel.runner import seconds_by_layer
 
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "peak.so"
@@ -188,13 +188,7 @@ def dense_form(chosen: argparse.Namespace) -> Row:
         print("no int8 products on this machine: the dense form has no peak to be compared with")
         return {}
     net, codes, rounds = network(0.3, 4), image(128), 300_000
-    loaded, run_layer = library(), library().run_layer
-    layers: list[float] = []
-
-    def clocked(call: Any, path: str, threads: int) -> None:
-        start = time.thread_time()
-        run_layer(call, path, threads)
-        layers.append(time.thread_time() - start)
+    loaded = library()
 
     def peak(call: Any, times: int, macs_a_round: int) -> float:
         start = time.thread_time()
@@ -207,17 +201,13 @@ def dense_form(chosen: argparse.Namespace) -> Row:
     paths = [path for path in loaded.paths if path in ("avx2", "vbmi2", "amx")]
     work = 9 * CHANNELS[1] * CHANNELS[2] * 128 * 128 * 4
     found: dict[str, list[float]] = {name: [] for name in (*probes, *paths)}
-    loaded.run_layer = clocked  # type: ignore[method-assign]
     for turn in range(max(9, chosen.rounds) + 1):
         for name, call in probes.items():
             found[name].append(call())
         for path in paths:
-            layers.clear()
-            kernel.run(net, codes, threads=1, form="dense", path=path)
-            found[path].append(work / statistics.median(layers[1:4]))
+            found[path].append(work / statistics.median(seconds_by_layer(net, codes, path=path, form="dense")[1:4]))
         if not turn:  # what only the first round has to prepare
             found = {name: [] for name in found}
-    loaded.run_layer = run_layer  # type: ignore[method-assign]
     row: Row = {"gmacs": {name: statistics.median(speeds) / 1e9 for name, speeds in found.items()}}
     row["ratio"] = {
         path: {

@@ -39,10 +39,11 @@ class Rates:
     def layer(self, **_: Any) -> None:
         """Nothing: the kernel shows counts."""
 
-    def layer_counts(self, *, name: str, counts: Any, origin: Any, extent: Any) -> None:
-        """Keeps one layer."""
-        spikes = sum(counts.spikes(step) for step in range(counts.steps))
-        self.rates[name] = spikes / (counts.neurons * counts.steps)
+    def run_counts(self, *, counts: Any, **_: Any) -> None:
+        """Keeps all layers."""
+        for name, layer in counts.layers.items():
+            spikes = sum(layer.spikes(step) for step in range(layer.steps))
+            self.rates[name] = spikes / (layer.neurons * layer.steps)
 
 
 def spike_rates(net: IntegerNetwork, codes: NDArray[np.int64]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from neurodeploy.quantize.network import (
     IntegerReadout,
 )
 from neurodeploy.simulate import kernel, reference
-from neurodeploy.simulate.kernel.counts import SpikeCounts
+from neurodeploy.simulate.kernel.counts import RunCounts, SpikeCounts
 from neurodeploy.simulate.observe import Trace, takes_counts
 from neurodeploy.simulate.restore import run_tiled
 from tests.random_nets import even_weights
@@ -30,6 +30,7 @@ class Counted:
     """Keeps the counts of every layer."""
 
     takes_counts = True
+    keeps_values = True
 
     def __init__(self) -> None:
         self.layers: dict[str, np.ndarray] = {}
@@ -38,23 +39,28 @@ class Counted:
         assert origin == (0, 0)
         assert extent == codes.shape[-2:]
 
-    def check(self, counts: SpikeCounts, extent: Any) -> None:
-        assert extent == counts.values.shape[1:3]
+    def check(self, counts: SpikeCounts) -> None:
+        """Looks at the part that is shown."""
 
     def layer(self, **_: Any) -> None:
         raise AssertionError("the reference ran")
 
-    def layer_counts(self, *, name: str, counts: SpikeCounts, origin: Any, extent: Any) -> None:
-        assert origin == (0, 0)
-        self.check(counts, extent)
+    def run_counts(self, *, counts: RunCounts, origin: Any, extent: Any) -> None:
+        assert (origin, extent) == ((0, 0), None)
+        for name, layer in counts.layers.items():
+            self.keep(name, layer)
+
+    def keep(self, name: str, counts: SpikeCounts) -> None:
+        assert counts.values is not None
+        self.check(counts)
+        assert counts.values.shape[1:3] == counts.extent
         assert not counts.values[..., counts.channels :].any(), "channels that only pad do not fire"
         self.layers[name] = counts.values[..., : counts.channels].transpose(0, 3, 1, 2).copy()
-        seen = self.layers[name].astype(np.int64)
-        np.testing.assert_array_equal(counts.by_row, seen.sum(axis=(1, 3)))
-        np.testing.assert_array_equal(counts.ever, seen.any(axis=0).sum(axis=(0, 2)))
+        seen, found = self.layers[name].astype(np.int64), counts.arrivals()
+        assert found.spikes == seen.sum(axis=(1, 2, 3)).tolist()
+        assert found.ever == np.count_nonzero(seen.any(axis=0))
+        assert found.marked == np.count_nonzero(seen.any(axis=1), axis=(1, 2)).tolist()
         np.testing.assert_array_equal(counts.spiking(), seen.any(axis=1))
-        np.testing.assert_array_equal(counts.by_channel[:, : counts.channels], seen.sum(axis=(0, 3)).T)
-        assert [counts.spikes(step) for step in range(counts.steps)] == seen.sum(axis=(1, 2, 3)).tolist()
 
 
 class Windowed(Counted):
@@ -64,8 +70,8 @@ class Windowed(Counted):
         super().__init__()
         self.owned = owned
 
-    def check(self, counts: SpikeCounts, extent: Any) -> None:
-        assert counts.values.shape[1:3] == tuple(part.stop - part.start for part in self.owned)
+    def check(self, counts: SpikeCounts) -> None:
+        assert counts.extent == tuple(part.stop - part.start for part in self.owned)
 
 
 def by_reference(net: IntegerNetwork, codes: np.ndarray) -> tuple[np.ndarray, Trace]:

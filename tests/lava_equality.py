@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from neurodeploy.errors import UserError
 from neurodeploy.quantize.network import IntegerConv, IntegerDense
 from neurodeploy.simulate import kernel, reference
-from neurodeploy.simulate.kernel.counts import SpikeCounts
+from neurodeploy.simulate.kernel.counts import RunCounts
 from neurodeploy.simulate.observe import Trace
 from neurodeploy.targets.lava_run import LavaJob, LavaRun
 from tests.random_graphs import Case, cases
@@ -178,6 +178,7 @@ class Counts:
     """Keeps the kernel's counts of every layer, (T, C, h, w)."""
 
     takes_counts = True
+    keeps_values = True
 
     def __init__(self) -> None:
         self.layers: dict[str, NDArray[Any]] = {}
@@ -188,9 +189,11 @@ class Counts:
     def layer(self, **_: Any) -> None:
         raise AssertionError("the kernel shows counts")
 
-    def layer_counts(self, *, name: str, counts: SpikeCounts, origin: Any, extent: Any) -> None:
+    def run_counts(self, *, counts: RunCounts, origin: Any, extent: Any) -> None:
         del origin, extent
-        self.layers[name] = counts.values[..., : counts.channels].transpose(0, 3, 1, 2).copy()
+        for name, layer in counts.layers.items():
+            if layer.values is not None:
+                self.layers[name] = layer.values[..., : layer.channels].transpose(0, 3, 1, 2).copy()
 
 
 def kernel_differing(case: Case, have: LavaRun) -> list[str]:

@@ -31,25 +31,35 @@ class LinkTables:
 
     def __init__(self, by_source: Mapping[str, Sequence[Connection]]) -> None:
         self._by_source = by_source
-        self._known: dict[tuple[str, Pair, tuple[int, int, int], Pair], Links] = {}
+        self._known: dict[tuple[object, ...], Mapping[str, Links]] = {}
 
-    def of(self, name: str, origin: Pair, shape: tuple[int, int, int], extent: Pair) -> Links:
-        """Of the connections behind a source.
+    def of(
+        self, names: Sequence[str], shapes: Mapping[str, Shape], *, size: Pair, origin: Pair, extent: Pair | None
+    ) -> Mapping[str, Links]:
+        """Of the connections behind sources; the same object for the same places.
 
         Args:
-            name: The source; only convolutions without groups read it.
+            names: The sources; only convolutions without groups read them.
+            shapes: Of all nodes, each with the channels as they are held.
+            size: Rows and columns of the input that are shown.
             origin: Row and column of the first place that is shown.
-            shape: Its channels as they are held, and the rows and columns that are shown.
-            extent: (H, W) of the whole source.
+            extent: (H, W) of every source, of which ``size`` is a part; None where all of every source is shown.
         """
-        key = name, origin, shape, extent
+        key = tuple(names), size, origin, extent
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= KEPT:
                 self._known.clear()
-            found = self._known[key] = Links(
-                [_taps(link.node, origin, shape[1:], extent) for link in self._by_source[name]], shape[0]
-            )
+            found = self._known[key] = {
+                name: Links(
+                    [
+                        _taps(link.node, origin, size if extent else shapes[name][1:], extent or shapes[name][1:])
+                        for link in self._by_source[name]
+                    ],
+                    shapes[name][0],
+                )
+                for name in names
+            }
         return found
 
 
@@ -87,7 +97,6 @@ def places_reached(
             reached = int(np.count_nonzero(rows)) * int(np.count_nonzero(columns))
             if reached == everything or len(links) == 1:
                 return [reached] * steps
-            marks = np.ones((steps, *size), np.bool_)
         kernel = (node.weight.shape[2], node.weight.shape[3])
-        sources.append((marks, Spread(kernel, node.stride, node.padding, node.dilation)))
+        sources.append((marks, size, Spread(kernel, node.stride, node.padding, node.dilation)))
     return receiving(sources, steps, extent)

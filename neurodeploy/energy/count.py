@@ -21,9 +21,10 @@ from neurodeploy.energy.geometry import Shape, node_shapes, nonzero_outputs, rea
 from neurodeploy.energy.results import Counts, ImageCounts
 from neurodeploy.energy.tally import LayerCounts, empty_rows
 from neurodeploy.errors import InternalError
-from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerLif, IntegerNetwork
+from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerNetwork
 from neurodeploy.simulate import kernel
-from neurodeploy.simulate.kernel.counts import SpikeCounts, count_codes
+from neurodeploy.simulate.kernel.counts import Arrivals, Links, RunCounts, count_codes
+from neurodeploy.simulate.kernel.pack import rounded
 from neurodeploy.simulate.observe import BoolArray, IntArray, Pair
 
 Floats = NDArray[np.float64]
@@ -38,11 +39,17 @@ class _Image:
     shapes: dict[str, Shape]
     rows: dict[str, LayerCounts]
     codes_seen: int = 0
+    driven: list[tuple[int, list[int], list[int]]] = field(default_factory=list)
+    """Of the codes: steps that show them, taps that some value other than 0 arrives at, weights that all meet."""
+    spiked: list[tuple[RunCounts, IntArray]] = field(default_factory=list)
+    """What runs of the kernel have found: how to read it, and the integers."""
+    receiving: dict[str, list[int]] | None = None
+    """Places of every layer that received something, at every step; None where they are not known yet."""
     seen: dict[str, int] = field(default_factory=dict)
     arrived: dict[tuple[str, int], BoolArray] = field(default_factory=dict)
     """(layer, groups) -> (T, groups, H, W): where any channel of the group spiked."""
     marks: dict[str, BoolArray] = field(default_factory=dict)
-    """Layer of which the kernel shows counts -> (T, H, W): where any channel spiked, unless it did everywhere."""
+    """Layer of which the kernel counted parts -> (T, H, W): where any channel spiked."""
     ever: dict[str, BoolArray] = field(default_factory=dict)
     """Layer -> (C, H, W): where any population spiked in any step."""
 
@@ -61,6 +68,9 @@ class OperationCounter:
         self._from = {name: [link for link in self._links if link.source == name] for name in net.nodes}
         self._into = {link.row: [other for other in self._links if other.row == link.row] for link in self._links}
         self._tables = LinkTables(self._from)
+        self._spiking = tuple(lif.name for lif in net.lifs())
+        self._held: dict[Pair, dict[str, Shape]] = {}
+        """Shapes of all nodes for images of the last size, as the kernel holds them."""
         self._plain_input = all(map(is_plain, self._from[net.input.name])) and kernel.missing() is None
         self._plain = all(is_plain(link) for link in self._links if link.spiking)
         self._nonzero = {link.name: _weights_at(link) for link in self._links}
@@ -70,7 +80,8 @@ class OperationCounter:
         """(layer, extent of the image) -> places that receive something, if all sources spike everywhere."""
         self._next = ""
         self._image: _Image | None = None
-        self._done: list[ImageCounts] = []
+        self._done: list[ImageCounts | _Image] = []
+        """Images that the kernel ran whole are put into rows when they are asked for."""
 
     def begin(self, name: str) -> None:
         """Names the image that comes next, and closes the one before."""
@@ -86,7 +97,8 @@ class OperationCounter:
         self._close()
         if not self._done:
             raise InternalError("no image has run: there is nothing to count")
-        return Counts(net=self.net, images=tuple(self._done))
+        self._done = [self._finished(image) if isinstance(image, _Image) else image for image in self._done]
+        return Counts(net=self.net, images=tuple(image for image in self._done if isinstance(image, ImageCounts)))
 
     def codes(self, *, codes: IntArray, origin: Pair, extent: Pair) -> None:
         """Counts what the analog input drives."""
@@ -98,7 +110,9 @@ class OperationCounter:
         frames = codes if codes.ndim == 4 else codes[None]
         repeats = self.net.host.steps if codes.ndim == 3 else 1
         if self._plain_input:
-            self._book_codes(image, name, repeats, frames, origin, extent)
+            shape = frames.shape[2], frames.shape[3]
+            tables = self._tables.of([name], {name: frames.shape[1:]}, size=shape, origin=origin, extent=extent)
+            image.driven.append((repeats, *count_codes(frames, tables[name])))
             return
         maps = [(frame != 0).astype(np.float64) for frame in (*frames, (frames != 0).any(axis=0))]
         for place, events in enumerate(maps):
@@ -110,13 +124,6 @@ class OperationCounter:
                 if link.node is not None:
                     weights = _cropped(self._nonzero[link.name], link, image, codes, origin)
                     image.rows[link.row].mac_nonzero += repeats * link.copies * _sum(histograms[link.name] * weights)
-
-    def _book_codes(self, image: _Image, name: str, repeats: int, frames: IntArray, origin: Pair, extent: Pair) -> None:
-        shape = frames.shape[1], frames.shape[2], frames.shape[3]
-        ever, met = count_codes(frames, self._tables.of(name, origin, shape, extent))
-        for link, weights in zip(self._from[name], met, strict=True):
-            image.rows[link.row].mac_nonzero += repeats * link.copies * weights
-        self._book_ann(image, name, ever)
 
     def layer(
         self,
@@ -152,21 +159,44 @@ class OperationCounter:
         """Sums of counts are all it needs where every spike goes into a convolution without groups."""
         return self._plain
 
-    def layer_counts(self, *, name: str, counts: SpikeCounts, origin: Pair, extent: Pair) -> None:
-        """Counts all steps of one spiking layer, as :meth:`layer` does step by step."""
+    def links(self, *, size: Pair, origin: Pair = (0, 0), extent: Pair | None = None) -> Mapping[str, Links]:
+        """The convolutions behind spiking layers: the kernel counts what arrives there.
+
+        Args:
+            size: Rows and columns that run; all of the input, or those that a tile owns.
+            origin: Row and column of the first place that a tile owns.
+            extent: (H, W) of every layer, of which a tile is a part.
+        """
+        key = extent or size
+        if key not in self._held:
+            shapes = node_shapes(self.net, key)
+            self._held = {key: {name: (rounded(shape[0]), *shape[1:]) for name, shape in shapes.items()}}
+        return self._tables.of(self._spiking, self._held[key], size=size, origin=origin, extent=extent)
+
+    def run_counts(self, *, counts: RunCounts, origin: Pair, extent: Pair | None) -> None:
+        """Counts all steps of all spiking layers, as :meth:`layer` does step by step."""
         image = self._image
         if image is None:
-            raise InternalError(f"layer {name} was shown before any input")
-        row = image.rows[name]
-        steps, height, width, held = counts.values.shape
-        image.seen[name] = image.seen.get(name, 0) + height * width * steps
-        found = counts.arrivals(self._tables.of(name, origin, (held, height, width), extent))
-        spikes = sum(found.spikes)
+            raise InternalError("spikes were shown before any input")
+        image.spiked.append((counts, counts.found.copy()))
+        if counts.reached is not None:
+            image.receiving = dict(zip(counts.names, counts.reached.tolist(), strict=True))
+            return
+        for name, layer in counts.layers.items():
+            height, width = layer.extent
+            image.seen[name] = image.seen.get(name, 0) + height * width * layer.steps
+            if name not in image.marks:
+                image.marks[name] = np.zeros((layer.steps, *(extent or layer.extent)), np.bool_)
+            image.marks[name][:, origin[0] : origin[0] + height, origin[1] : origin[1] + width] = layer.spiking()
+
+    def _book_counts(self, image: _Image, name: str, found: Arrivals) -> None:
+        """What the kernel has found of one layer."""
+        row, spikes = image.rows[name], sum(found.spikes)
         row.spikes += spikes
         row.resets += spikes
         row.per_step["spikes"] = _added(row.per_step["spikes"], found.spikes)
         row.activations_nonzero += found.ever
-        self._keep_marks(image, name, counts, found.marked, origin, extent)
+        steps = len(found.spikes)
         for link, taps in zip(self._from[name], found.links, strict=True):
             receiver, factor = image.rows[link.row], link.copies * _outputs(link)
             operations = [factor * count for count in taps[:steps]]
@@ -174,6 +204,11 @@ class OperationCounter:
             receiver.per_step["sop"] = _added(receiver.per_step["sop"], operations)
             receiver.sop_nonzero += link.copies * taps[-1]
         self._book_ann(image, name, [taps[steps] for taps in found.links])
+
+    def _book_codes(self, image: _Image, repeats: int, ever: Sequence[int], met: Sequence[int]) -> None:
+        for link, weights in zip(self._from[self.net.input.name], met, strict=True):
+            image.rows[link.row].mac_nonzero += repeats * link.copies * weights
+        self._book_ann(image, self.net.input.name, ever)
 
     def _open(self, extent: Pair) -> _Image:
         name = self._next
@@ -248,19 +283,6 @@ class OperationCounter:
             kept = image.arrived.setdefault((name, groups), np.zeros((steps, groups, *extent), np.bool_))
             kept[(step, slice(None), *window)] |= spiked.reshape(groups, channels // groups, height, width).any(axis=1)
 
-    def _keep_marks(
-        self, image: _Image, name: str, counts: SpikeCounts, marked: Sequence[int], origin: Pair, extent: Pair
-    ) -> None:
-        """As :meth:`_keep_arrived`, of all steps, for receivers without groups."""
-        steps, height, width = counts.values.shape[:3]
-        if (height, width) == extent:
-            if min(marked) < height * width:
-                image.marks[name] = counts.spiking()
-            return
-        if name not in image.marks:
-            image.marks[name] = np.zeros((steps, *extent), np.bool_)
-        image.marks[name][:, origin[0] : origin[0] + height, origin[1] : origin[1] + width] = counts.spiking()
-
     def _keep_ever(self, image: _Image, name: str, spiked: BoolArray, origin: Pair, extent: Pair) -> None:
         channels, height, width = spiked.shape
         ever = image.ever.setdefault(name, np.zeros((channels, *extent), np.bool_))
@@ -271,10 +293,19 @@ class OperationCounter:
         if image is None:
             return
         self._check_whole(image)
+        self._done.append(self._finished(image) if image.receiving is None else image)
+
+    def _finished(self, image: _Image) -> ImageCounts:
+        """Everything that was found, in rows."""
+        for driven in image.driven:
+            self._book_codes(image, *driven)
+        for counts, found in image.spiked:
+            for name, arrivals in counts.arrivals(found).items():
+                self._book_counts(image, name, arrivals)
         for name, ever in image.ever.items():
             image.rows[name].activations_nonzero += int(np.count_nonzero(ever))
-            found = self._histograms(name, ever.astype(np.float64), (0, 0), (ever.shape[1], ever.shape[2]))
-            self._book_ann(image, name, self._sums(name, found))
+            taps = self._histograms(name, ever.astype(np.float64), (0, 0), (ever.shape[1], ever.shape[2]))
+            self._book_ann(image, name, self._sums(name, taps))
         for link in self._links:
             if not link.spiking and link.source != self.net.input.name:  # values that nobody shows: all may matter
                 row = image.rows[link.row]
@@ -285,20 +316,21 @@ class OperationCounter:
                 row.activations_nonzero = row.activations
             if row.neuron_updates:
                 self._book_updates(image, row)
-        self._done.append(ImageCounts(name=image.name, extent=image.extent, layers=tuple(image.rows.values())))
+        return ImageCounts(name=image.name, extent=image.extent, layers=tuple(image.rows.values()))
 
     def _check_whole(self, image: _Image) -> None:
         missing = [] if image.codes_seen == image.extent[0] * image.extent[1] else [self.net.input.name]
-        for name, row in image.rows.items():
-            if isinstance(self.net.nodes[name], IntegerLif):
-                places = row.shape[1] * row.shape[2] * self.net.host.steps
-                missing += [name] if image.seen.get(name, 0) != places else []
+        for name in self._spiking if image.receiving is None else ():
+            places = image.shapes[name][1] * image.shapes[name][2] * self.net.host.steps
+            missing += [name] if image.seen.get(name, 0) != places else []
         if missing:
             raise InternalError(f"{image.name}: not every place of {', '.join(missing)} was shown exactly once a step")
 
     def _places_reached(self, image: _Image, row: LayerCounts, links: Sequence[Connection]) -> list[int]:
         """As :func:`places_reached`; where all sources spiked everywhere it is the same for every picture of a size."""
         extent, steps = (row.shape[1], row.shape[2]), self.net.host.steps
+        if image.receiving is not None:
+            return list(image.receiving[row.name])
         if any(link.source in image.marks for link in links):
             return places_reached(links, image.marks, image.shapes, extent, steps)
         key = row.name, image.extent

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from neurodeploy.simulate.kernel.counts import SpikeCounts
+    from neurodeploy.simulate.kernel.counts import RunCounts
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -59,37 +59,32 @@ class CountObserver(Observer, Protocol):
     """An observer that can do with spike counts, which the kernel has, and needs no currents and membranes.
 
     It is an :class:`Observer` as well, for simulators that show every step. While ``takes_counts`` holds, the kernel
-    calls ``codes`` and ``layer_counts``, and never ``layer``.
+    calls ``codes`` and ``run_counts`` after a run, and never ``layer``. Where it has
+
+    - ``keeps_values`` that is true, the counts of every place are there too;
+    - ``owned``, rows and columns as slices, only those are counted, of every layer: a tile owns no more;
+    - ``links(size=...)``, it gives for codes of a size (rows, columns) the convolutions behind layers, by the layers'
+      names, of which the kernel counts what spikes arrive at; the same object where they are the same.
     """
 
     @property
     def takes_counts(self) -> bool:
         """Whether it is content with counts in the run to come."""
 
-    def layer_counts(self, *, name: str, counts: SpikeCounts, origin: Pair, extent: Pair) -> None:
-        """One spiking layer after all its time steps.
+    def run_counts(self, *, counts: RunCounts, origin: Pair, extent: Pair | None) -> None:
+        """All spiking layers after all their time steps.
 
         Args:
-            name: Node name of the layer.
-            counts: How many populations spiked, a step, channel and place; a view that later layers may overwrite.
-            origin: (row, column) of the first neuron in the whole layer.
-            extent: (H, W) of the whole layer.
+            counts: What was counted; views that the next run writes over.
+            origin: (row, column) of the first neuron in every layer.
+            extent: (H, W) of every layer where a tile has run; None where all of them has.
         """
-
-
-@runtime_checkable
-class WindowObserver(CountObserver, Protocol):
-    """A :class:`CountObserver` that is shown a part of every layer, because a tile owns no more."""
-
-    @property
-    def owned(self) -> tuple[slice, slice]:
-        """The rows and columns of every layer that it wants; ``layer_counts`` gets no others."""
 
 
 def takes_counts(observer: object) -> TypeGuard[CountObserver]:
     """Whether an observer is content with spike counts."""
     # what isinstance would say, at a tenth of what it takes for a protocol
-    return hasattr(observer, "layer_counts") and bool(getattr(observer, "takes_counts", False))
+    return hasattr(observer, "run_counts") and bool(getattr(observer, "takes_counts", False))
 
 
 @dataclass

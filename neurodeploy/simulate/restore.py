@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +20,7 @@ from neurodeploy.simulate import kernel, reference
 from neurodeploy.simulate.observe import BoolArray, CountObserver, IntArray, Observer, takes_counts
 
 if TYPE_CHECKING:
-    from neurodeploy.simulate.kernel.counts import SpikeCounts
+    from neurodeploy.simulate.kernel.counts import Links, RunCounts
 
 MEMORY = 1 << 29
 """Bytes of working memory above which a picture is cut into tiles by itself."""
@@ -321,10 +321,21 @@ class _OwnedOnly:
     def owned(self) -> tuple[slice, slice]:
         return self.tile.owned
 
-    def layer_counts(self, *, name: str, counts: SpikeCounts, origin: tuple[int, int], extent: tuple[int, int]) -> None:
+    @property
+    def keeps_values(self) -> bool:
+        return getattr(self.observer, "keeps_values", False)
+
+    def links(self, *, size: tuple[int, int]) -> Mapping[str, Links]:
+        del size
+        links = getattr(self.observer, "links", None)
+        rows, columns = self.tile.core
+        shown = rows.stop - rows.start, columns.stop - columns.start
+        return {} if links is None else links(size=shown, origin=self.tile.origin, extent=self.tile.extent)
+
+    def run_counts(self, *, counts: RunCounts, origin: tuple[int, int], extent: tuple[int, int] | None) -> None:
         del origin, extent
         if isinstance(self.observer, CountObserver):
-            self.observer.layer_counts(name=name, counts=counts, origin=self.tile.origin, extent=self.tile.extent)
+            self.observer.run_counts(counts=counts, origin=self.tile.origin, extent=self.tile.extent)
 
     def codes(self, *, codes: IntArray, origin: tuple[int, int], extent: tuple[int, int]) -> None:
         del origin, extent

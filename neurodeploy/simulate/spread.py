@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from neurodeploy.errors import UserError
 from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.simulate import kernel
-from neurodeploy.simulate.kernel.counts import SpikeCounts
+from neurodeploy.simulate.kernel.counts import RunCounts
 from neurodeploy.simulate.kernel.library import default_threads
 from neurodeploy.simulate.observe import BoolArray, IntArray, Observer, Pair
 from neurodeploy.simulate.restore import (
@@ -82,11 +82,12 @@ class SpikeTally:
         """Unless another one wants to see everything."""
         return self.then is None
 
-    def layer_counts(self, *, name: str, counts: SpikeCounts, origin: Pair, extent: Pair) -> None:
-        """Adds the spikes of one layer and tile, all steps."""
+    def run_counts(self, *, counts: RunCounts, origin: Pair, extent: Pair | None) -> None:
+        """Adds the spikes of all layers of a tile, all steps."""
         del origin, extent
-        self.spikes[name] += sum(counts.spikes(step) for step in range(counts.steps))
-        self.places[name] += counts.neurons * counts.steps
+        for name, layer in counts.layers.items():
+            self.spikes[name] += sum(layer.spikes(step) for step in range(layer.steps))
+            self.places[name] += layer.neurons * layer.steps
 
     def add(self, piece: Piece) -> None:
         """Adds the spikes of a tile that ran elsewhere."""

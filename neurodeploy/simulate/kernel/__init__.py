@@ -5,6 +5,7 @@ Layer by layer, all time steps of a layer with its neurons in one pass; a layer 
 """
 
 from neurodeploy.simulate.kernel.library import describe, missing, slower
-from neurodeploy.simulate.kernel.runner import Form, auto, bytes_per_place, declines, run
+from neurodeploy.simulate.kernel.program import Form
+from neurodeploy.simulate.kernel.runner import auto, bytes_per_place, declines, run
 
 __all__ = ["Form", "auto", "bytes_per_place", "declines", "describe", "missing", "run", "slower"]

@@ -53,15 +53,10 @@ ND_INLINE nd_total added_to(nd_total total, nd_bytes counts) {
 ND_INLINE uint32_t whole(nd_total total) { return total; }
 #endif
 
-/* The sums of a row so far, in bytes. */
+/* What a row adds: spikes, places and channels with one, and places with one. */
 typedef struct {
-    uint8_t *sums; /* [channels], of all steps */
-    int most;      /* counts that fit a byte together */
-    int left;      /* counts that still fit 'sums' */
-} nd_tally;
-
-/* What a block of places adds. */
-typedef struct {
-    uint64_t spikes, some;
-    unsigned marks;
+    uint64_t spikes, some, places;
 } nd_found;
+
+/* Levels of which eight places always fit a byte together. */
+#define ND_STEP_LEVELS (255 / ND_PIXELS)

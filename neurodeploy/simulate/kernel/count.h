@@ -1,5 +1,5 @@
-/* From counted spikes to synaptic operations, exactly: sums of integers over the taps that read a place. Part of
- * kernel.c, which includes it once for every vector width, with
+/* From counted spikes to synaptic operations, exactly: sums of integers over the taps that read a place; and what a run
+ * begins and ends with. Part of kernel.c, which includes it once for every vector width, with
  *
  *   ND_E(name)      the name of what belongs to this width
  *   ND_ATTRIBUTES   of its functions
@@ -18,7 +18,8 @@ ND_ATTRIBUTES ND_INLINE int64_t ND_E(met)(const uint32_t *counts, const int32_t 
 /* sum of counts[c] * (all[c] - some[c]) */
 ND_ATTRIBUTES ND_INLINE int64_t ND_E(missed)(const uint8_t *counts, const int32_t *all, const int32_t *some, int channels) {
     int64_t total = 0;
-    for (int channel = 0; channel < channels; channel++) total += (int64_t)counts[channel] * (all[channel] - some[channel]);
+    for (int channel = 0; channel < channels; channel++)
+        total += (int32_t)(counts[channel] * (uint32_t)(all[channel] - some[channel])); /* 2**23 weights of a channel would fit */
     return total;
 }
 
@@ -44,61 +45,6 @@ ND_ATTRIBUTES ND_INLINE int64_t ND_E(bytes_some)(const uint8_t *bytes, int count
     uint32_t total = 0;
     for (int i = 0; i < count; i++) total += bytes[i] != 0;
     return total;
-}
-
-/* Takes away from the sums of a row what the column of an edge lacks. */
-ND_ATTRIBUTES ND_INLINE void ND_E(edge)(
-    const nd_counted *counted, const nd_link *link, int row, int edge, int64_t *found, uint8_t *restrict joined) {
-    const int steps = counted->steps, channels = counted->channels;
-    const int64_t factor = (int64_t)link->edge_missed[edge] * link->row_taps[row];
-    const int32_t *all = ND_E(weights_of)(link, 0, row, channels);
-    const int32_t *some = ND_E(weights_of)(link, link->edge_class[edge], row, channels);
-    const uint8_t *first = counted->values + row * counted->value_row + link->edges[edge] * counted->value_place;
-    for (int step = 0; step < steps; step++) {
-        const uint8_t *at = first + step * counted->value_step;
-        found[step] -= factor * ND_E(bytes_sum)(at, channels);
-        found[steps + 1] -= ND_E(missed)(at, all, some, channels);
-        for (int i = 0; steps > 1 && i < channels; i++) joined[i] = step ? joined[i] | at[i] : at[i];
-    }
-    found[steps] -= factor * ND_E(bytes_some)(steps > 1 ? joined : first, channels);
-}
-
-ND_ATTRIBUTES static void ND_E(add_up)(
-    const nd_counted *counted, const nd_link *links, int link_count, int64_t *totals, int64_t *marked, int64_t *found,
-    uint8_t *scratch) {
-    const int steps = counted->steps, channels = counted->channels;
-    memset(found, 0, sizeof *found * (size_t)(link_count * (steps + 2)));
-    for (int step = 0; step <= steps; step++) {
-        const uint64_t *sums = step == steps ? counted->ever : counted->by_row + step * counted->row_step;
-        uint64_t total = 0;
-        for (int row = 0; row < counted->rows; row++) total += sums[row];
-        totals[step] = (int64_t)total;
-        for (int k = 0; k < link_count; k++) {
-            int64_t arriving = 0;
-            for (int row = 0; row < counted->rows; row++) arriving += links[k].row_taps[row] * (int64_t)sums[row];
-            found[(int64_t)k * (steps + 2) + step] = arriving * links[k].column_taps;
-        }
-        if (step == steps) break;
-        marked[step] = 0;
-        for (int row = 0; row < counted->rows; row++) {
-            const uint8_t *bits = counted->marks + step * counted->mark_step + row * counted->mark_row;
-            for (int i = 0; i < counted->mark_bytes; i++) marked[step] += __builtin_popcount(bits[i]);
-        }
-    }
-    for (int k = 0; k < link_count; k++) {
-        const nd_link *link = links + k;
-        int64_t *sums = found + (int64_t)k * (steps + 2);
-        for (int row = 0; row < counted->rows; row++) {
-            const uint32_t *counts = counted->by_channel + (int64_t)row * channels;
-            sums[steps + 1] += ND_E(met)(counts, ND_E(weights_of)(link, 0, row, channels), channels);
-            for (int edge = 0; edge < link->edge_count; edge++) {
-                const int64_t ahead = (row + 4) * counted->value_row + link->edges[edge] * counted->value_place;
-                for (int step = 0; row + 4 < counted->rows && step < steps; step++)
-                    __builtin_prefetch(counted->values + ahead + step * counted->value_step); /* too far apart to be guessed */
-                ND_E(edge)(counted, link, row, edge, sums, scratch);
-            }
-        }
-    }
 }
 
 ND_ATTRIBUTES static void ND_E(count_codes)(
@@ -146,18 +92,34 @@ ND_ATTRIBUTES static void ND_E(count_codes)(
     }
 }
 
-/* Marks the outputs of a row that a convolution brings spikes to; 'joined' is room for a row of the source. */
-ND_ATTRIBUTES ND_INLINE void ND_E(arriving)(const nd_arrival *at, int step, int row, int columns, uint8_t *restrict joined, uint8_t *restrict marks) {
+/* Eight bits as eight bytes, 0 or 1. */
+ND_ATTRIBUTES ND_INLINE void ND_E(spread)(uint8_t bits, uint8_t *bytes) {
+    const uint64_t each = bits * UINT64_C(0x0101010101010101) & UINT64_C(0x8040201008040201);
+    uint64_t ones = (each + UINT64_C(0x7f7f7f7f7f7f7f7f)) >> 7 & UINT64_C(0x0101010101010101);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    ones = __builtin_bswap64(ones);
+#endif
+    memcpy(bytes, &ones, sizeof ones);
+}
+
+/* Marks the outputs of a row that a convolution brings something to; 'room' is for a row of the source, see ND_RECEIVING. */
+ND_ATTRIBUTES ND_INLINE void ND_E(arriving)(
+    const nd_arrival *at, int step, int row, int columns, uint8_t *restrict room, uint8_t *restrict marks) {
+    const int bytes = (at->columns + 7) / 8;
+    uint8_t *restrict joined = room + bytes;
     int some = 0;
-    memset(joined, 0, (size_t)at->columns);
+    memset(room, at->marks ? 0 : 0xff, (size_t)bytes);
     for (int tap = 0; tap < at->kernel_rows; tap++) {
         const int read = row * at->row_stride - at->row_padding + tap * at->row_dilation;
         if (read < 0 || read >= at->rows) continue;
-        const uint8_t *spiked = at->marks + ((int64_t)step * at->rows + read) * at->columns;
-        for (int column = 0; column < at->columns; column++) joined[column] |= spiked[column];
         some = 1;
+        if (!at->marks) continue;
+        const uint8_t *spiked = at->marks + step * at->mark_step + read * at->mark_row;
+        for (int i = 0; i < bytes; i++) room[i] |= spiked[i];
     }
-    for (int tap = 0; some && tap < at->kernel_columns; tap++) {
+    if (!some) return;
+    for (int i = 0; i < bytes; i++) ND_E(spread)(room[i], joined + 8 * i);
+    for (int tap = 0; tap < at->kernel_columns; tap++) {
         const int stride = at->column_stride, shift = tap * at->column_dilation - at->column_padding;
         const int first = shift < 0 ? (stride - 1 - shift) / stride : 0;
         const int reach = at->columns - 1 - shift; /* of the last output's place, from the first tap */
@@ -169,15 +131,45 @@ ND_ATTRIBUTES ND_INLINE void ND_E(arriving)(const nd_arrival *at, int step, int 
 
 ND_ATTRIBUTES static void ND_E(receiving)(
     const nd_arrival *arrivals, int arrival_count, int steps, int rows, int columns, uint8_t *scratch, int64_t *found) {
-    uint8_t *marks = scratch, *joined = scratch + columns;
+    uint8_t *marks = scratch, *room = scratch + columns;
     for (int step = 0; step < steps; step++) {
         found[step] = 0;
         for (int row = 0; row < rows; row++) {
             uint32_t total = 0;
             memset(marks, 0, (size_t)columns);
-            for (int k = 0; k < arrival_count; k++) ND_E(arriving)(arrivals + k, step, row, columns, joined, marks);
+            for (int k = 0; k < arrival_count; k++) ND_E(arriving)(arrivals + k, step, row, columns, room, marks);
             for (int column = 0; column < columns; column++) total += marks[column];
             found[step] += total;
         }
+    }
+}
+
+/* Puts a row of the codes where layers read it; their largest magnitude. What does not fit is seen there and runs no further. */
+ND_ATTRIBUTES static void ND_E(hold_row)(const nd_network *network, int row, int64_t *largest) {
+    int64_t low = 0, high = 0;
+    for (int frame = 0; frame < network->frames; frame++) {
+        for (int channel = 0; channel < network->channels; channel++) {
+            const int64_t *codes = network->codes + frame * network->frame_step + channel * network->channel_step
+                                   + row * network->row_step;
+            int16_t *held = network->held + frame * network->held_frame + row * network->held_row + channel;
+            for (int column = 0; column < network->columns; column++) {
+                low = codes[column] < low ? codes[column] : low;
+                high = codes[column] > high ? codes[column] : high;
+            }
+            for (int column = 0; column < network->columns; column++) held[column * network->held_place] = (int16_t)codes[column];
+        }
+    }
+    const int64_t below = low == INT64_MIN ? INT64_MAX : -low;
+    *largest = high > below ? high : below;
+}
+
+/* A row of the output. */
+ND_ATTRIBUTES static void ND_E(total_row)(const nd_network *network, int row) {
+    const nd_layer *readout = network->layers + network->layer_count - 1;
+    const int32_t *sums = (const int32_t *)(const void *)((const uint8_t *)readout->out + row * readout->out_row);
+    for (int channel = 0; channel < network->outputs; channel++) {
+        int64_t *total = network->total + ((int64_t)channel * readout->rows + row) * readout->columns;
+        const int64_t offset = network->offset[channel];
+        for (int column = 0; column < readout->columns; column++) total[column] = sums[(int64_t)column * readout->channels + channel] + offset;
     }
 }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.simulate.kernel.library import Arrival, Counted, Link, library
+from neurodeploy.simulate.kernel.library import Arrival, Link, library
 
 Ints = NDArray[np.int64]
 
@@ -42,7 +42,6 @@ class Links:
         self._held: list[NDArray[np.int32]] = []
         self.array = (Link * max(1, len(taps)))(*(self._link(one, channels) for one in taps))
         self.size = len(taps)
-        self.scratch = (ctypes.c_uint8 * channels)()
 
     def _link(self, taps: Taps, channels: int) -> Link:
         row_patterns, row_class = np.unique(taps.rows, axis=0, return_inverse=True)
@@ -90,79 +89,88 @@ class Arrivals(NamedTuple):
     links: list[list[int]]
 
 
+def found_size(steps: int, links: Links | None) -> int:
+    """How many integers are found of a layer (ND_FOUND)."""
+    return 2 * steps + 1 + (0 if links is None else links.size) * (steps + 2)
+
+
 @dataclass(eq=False)
 class SpikeCounts:
     """The spikes of one layer over all its time steps: how many of its D populations spiked, a channel and place.
 
-    Arrays are views that later layers may overwrite.
+    Arrays are views that the next run writes over.
 
     Attributes:
-        values: (T, h, w, C rounded up) uint8.
         channels: C.
         levels: D.
-        by_channel: (h, C rounded up) uint32, spikes of all steps and columns.
-        by_row: (T, h) uint64, spikes of all channels and columns.
-        ever: (h,) uint64, places and channels with a spike in some step.
-        marks: (T, h, bytes) uint8, bits, the lowest first: where any channel spiked.
-        offset: Bits of a row that stand before the first place.
+        extent: h and w, of what was counted.
+        found: (found_size(),) int64, see :class:`Arrivals`.
+        marks: (T, at least h, bytes) uint8, bits, the lowest first: where any channel spiked.
+        values: (T, h, w, C rounded up) uint8; None where the observer does not keep values.
     """
 
-    values: NDArray[np.uint8]
     channels: int
     levels: int
-    by_channel: NDArray[np.uint32]
-    by_row: NDArray[np.uint64]
-    ever: NDArray[np.uint64]
+    extent: tuple[int, int]
+    found: Ints
     marks: NDArray[np.uint8]
-    offset: int
+    values: NDArray[np.uint8] | None
 
     @property
     def steps(self) -> int:
         """T."""
-        return int(self.values.shape[0])
+        return len(self.marks)
 
     @property
     def neurons(self) -> int:
         """Neurons of all populations."""
-        return int(self.values.shape[1] * self.values.shape[2] * self.channels * self.levels)
+        return self.extent[0] * self.extent[1] * self.channels * self.levels
 
     def spikes(self, step: int) -> int:
         """Spikes of all populations in a step."""
-        return int(self.by_row[step].sum())
+        return int(self.found[step])
 
     def spiking(self) -> NDArray[np.bool_]:
         """(T, h, w), where any channel spiked in a step."""
-        bits = np.unpackbits(self.marks, axis=2, bitorder="little")
-        return bits[:, :, self.offset : self.offset + self.values.shape[2]].astype(np.bool_)
+        rows, columns = self.extent
+        return np.unpackbits(self.marks[:, :rows], axis=2, count=columns, bitorder="little").astype(np.bool_)
 
-    def arrivals(self, links: Links) -> Arrivals:
+    def arrivals(self) -> Arrivals:
         """What the spikes meet in the convolutions that read the layer."""
-        steps, rows, columns, channels = self.values.shape
-        mark_step, mark_row, _ = self.marks.strides
-        counted = Counted(
-            self.by_channel.ctypes.data,
-            self.by_row.ctypes.data,
-            self.ever.ctypes.data,
-            self.marks.ctypes.data,
-            self.values.ctypes.data,
-            self.by_row.strides[0] // 8,
-            mark_step,
-            mark_row,
-            *self.values.strides[:3],
-            steps,
-            rows,
-            columns,
-            channels,
-            self.marks.shape[2],
-        )
-        size = steps + 2
-        found = (ctypes.c_int64 * (2 * steps + 1 + links.size * size))()
-        at = ctypes.addressof(found)
-        marked, linked = at + 8 * (steps + 1), at + 8 * (2 * steps + 1)
-        library().count(counted, links.array, links.size, at, marked, linked, links.scratch)
-        every = found[:]
-        each = [every[first : first + size] for first in range(2 * steps + 1, len(every), size)]
-        return Arrivals(every[:steps], every[steps], every[steps + 1 : 2 * steps + 1], each)
+        return arrivals_in(self.found.tolist(), self.steps)
+
+
+def arrivals_in(found: list[int], steps: int) -> Arrivals:
+    """The integers of a layer by their names."""
+    first, size = 2 * steps + 1, steps + 2
+    links = [found[start : start + size] for start in range(first, len(found), size)]
+    return Arrivals(found[:steps], found[steps], found[steps + 1 : first], links)
+
+
+@dataclass(eq=False)
+class RunCounts:
+    """The spikes of a whole run; its arrays are written over by the next one.
+
+    Attributes:
+        layers: Of every spiking layer, in order.
+        found: All that is found of them, one after the other.
+        reached: (layers and readout, T) int64, outputs that something arrives at; None where only a part was counted.
+        names: Of the rows of ``reached``.
+    """
+
+    layers: dict[str, SpikeCounts]
+    found: Ints
+    reached: Ints | None
+    names: tuple[str, ...]
+
+    def arrivals(self, found: Ints) -> dict[str, Arrivals]:
+        """What the spikes of every layer met, from a copy of :attr:`found`."""
+        every, start, each = found.tolist(), 0, {}
+        for name, layer in self.layers.items():
+            size = len(layer.found)
+            each[name] = arrivals_in(every[start : start + size], layer.steps)
+            start += size
+        return each
 
 
 def count_codes(codes: Ints, links: Links) -> tuple[list[int], list[int]]:
@@ -198,21 +206,33 @@ class Spread:
     dilation: tuple[int, int]
 
 
-def receiving(sources: Sequence[tuple[NDArray[np.bool_], Spread]], steps: int, extent: tuple[int, int]) -> list[int]:
+def arrival(marks: NDArray[np.uint8] | None, extent: tuple[int, int], by: Spread) -> Arrival:
+    """What a source brings, as the kernel takes it.
+
+    Args:
+        marks: (T, rows, bytes), bits, the lowest first: where it spikes; None for everywhere.
+        extent: Its rows and columns.
+        by: The convolution that reads it.
+    """
+    at = (None, 0, 0) if marks is None else (marks.ctypes.data, *marks.strides[:2])
+    return Arrival(*at, *extent, *by.kernel, *by.stride, *by.padding, *by.dilation)
+
+
+def receiving(
+    sources: Sequence[tuple[NDArray[np.bool_] | None, tuple[int, int], Spread]], steps: int, extent: tuple[int, int]
+) -> list[int]:
     """How many outputs spikes arrive at through any of several convolutions, in every step.
 
     Args:
-        sources: Where there are spikes, (T, h, w), each array in one piece, and the convolution that reads it.
+        sources: Where there are spikes, (T, h, w), or None for everywhere; h and w; and the convolution that reads it.
         steps: T.
         extent: Rows and columns of the output.
     """
+    bits = [None if marks is None else np.packbits(marks, axis=2, bitorder="little") for marks, _, _ in sources]
     arrivals = (Arrival * len(sources))(
-        *(
-            Arrival(marks.ctypes.data, *marks.shape[1:], *by.kernel, *by.stride, *by.padding, *by.dilation)
-            for marks, by in sources
-        )
+        *(arrival(held, size, by) for held, (_, size, by) in zip(bits, sources, strict=True))
     )
-    widest = max(marks.shape[2] for marks, _ in sources)
-    scratch, found = ctypes.create_string_buffer(extent[1] + widest), (ctypes.c_int64 * steps)()
+    widest = max(size[1] for _, size, _ in sources)
+    scratch, found = ctypes.create_string_buffer(extent[1] + 2 * widest + 16), (ctypes.c_int64 * steps)()
     library().receiving(arrivals, len(sources), steps, *extent, scratch, found)
     return list(found)

@@ -1,4 +1,4 @@
-/* Convolution and LIF of one layer, fused over all time steps, on integers only.
+/* Convolution and LIF, fused over all time steps of a layer, on integers only.
  *
  * The arithmetic is that of neurodeploy/simulate/reference.py, bit for bit. The caller has proved that no int32
  * overflows here: sums stay below 2^23, the register u below 2^30. Output places are independent, so rows are spread
@@ -6,10 +6,11 @@
  *
  * Each instruction path has its own sum over a convolution's taps ("term"); the paths share the walk over a row.
  */
-#define _DEFAULT_SOURCE /* syscall() */
+#define _DEFAULT_SOURCE /* syscall(), clock_gettime() */
 #include "kernel.h"
 
 #include <string.h>
+#include <time.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -135,10 +136,12 @@ ND_INLINE void read_plain(const nd_layer *layer, const int32_t *sums, int places
 
 #include "bytes.h"
 
-/* What one thread needs, in words of int32 from the start of its scratch. */
+/* What one thread needs, in words of int32 from the start of its scratch: 'found' is ND_FOUND, and spikes of the steps. */
 typedef struct {
-    int64_t u, v, narrow, tally, list, summed, end;
+    int64_t u, v, narrow, tally, found, list, summed, end;
 } nd_places;
+
+ND_INLINE int64_t nd_found_size(const nd_layer *layer) { return ND_FOUND((int64_t)layer->steps, layer->link_count); }
 
 /* Entries of 16 bits in the list of one column: its spikes, and what is written too much behind them. */
 ND_INLINE int64_t nd_list_size(const nd_term *term) { return (int64_t)term->rows * term->inputs + 64; }
@@ -159,9 +162,15 @@ ND_INLINE nd_places places_of(const nd_layer *layer) {
     at.v = at.u + block;
     at.narrow = at.v + block * layer->levels;
     at.tally = at.narrow + (int64_t)ND_PIXELS * layer->channels / 2;
-    at.list = at.tally + (layer->channels + 63) / 64 * 16; /* whole vectors */
+    at.found = at.tally + 2 * layer->channels;
+    at.list = (at.found + 2 * (nd_found_size(layer) + layer->steps) + 15) / 16 * 16;
     at.summed = at.list + list;
-    at.end = (at.summed + summed + 15) / 16 * 16;
+    at.end = at.summed + summed;
+    for (int k = 0; k < layer->arrival_count; k++) {
+        const int64_t bytes = ND_RECEIVING((int64_t)layer->columns, layer->arrivals[k].columns);
+        if (bytes > 4 * at.end) at.end = (bytes + 3) / 4;
+    }
+    at.end = (at.end + 15) / 16 * 16;
     return at;
 }
 
@@ -185,6 +194,13 @@ ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const 
     return read;
 }
 
+/* Bits that are set in whole words of 64. */
+ND_INLINE int64_t ones_of(const uint8_t *masks, int bytes) {
+    int64_t total = 0;
+    for (int i = 0; i < bytes; i += 8) total += __builtin_popcountll(mask_at(masks + i));
+    return total;
+}
+
 /* The walk over one row of outputs, BLOCK places at a time, all steps of a block before the next block. Blocks are read and
  * computed whole, whatever lies behind the row. Spikes are made bits of and counted when the row is done: vectors that are read
  * again at once, in larger pieces than they were written in, would have to wait for the cache. */
@@ -193,8 +209,8 @@ ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const 
         const int channels = layer->channels, steps = layer->summed ? 1 : layer->steps;                                        \
         const nd_places at = places_of(layer);                                                                                 \
         int32_t *sums = scratch;                                                                                               \
-        uint8_t *sums8 = (uint8_t *)(scratch + at.tally), *summed = (uint8_t *)(scratch + at.summed);                          \
-        nd_tally tally = TALLY(open)(layer, row, sums8);                                                                       \
+        uint8_t *summed = (uint8_t *)(scratch + at.summed);                                                                    \
+        int64_t *found = (int64_t *)(void *)(scratch + at.found);                                                              \
         for (int column = 0; column < layer->columns; column += BLOCK) {                                                       \
             const int places = layer->columns - column < BLOCK ? layer->columns - column : BLOCK;                              \
             for (int step = 0; step < steps; step++) {                                                                         \
@@ -226,21 +242,14 @@ ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const 
                 else COUNT(layer, sums, places, out);                                                                          \
             }                                                                                                                  \
         }                                                                                                                      \
-        for (int column = 0; (layer->masks || layer->by_channel) && column < layer->columns; column += ND_PIXELS) {            \
-            const int places = layer->columns - column < ND_PIXELS ? layer->columns - column : ND_PIXELS;                      \
-            for (int step = 0; step < steps; step++) {                                                                         \
-                const uint8_t *out = (uint8_t *)layer->out + step * layer->out_step + row * layer->out_row                     \
-                                     + (int64_t)column * channels;                                                             \
-                uint8_t *masks = 0;                                                                                            \
-                if (layer->masks) {                                                                                            \
-                    masks = layer->masks + step * layer->mask_step + row * layer->mask_row                                     \
-                            + column * ND_MASK_BYTES(channels);                                                                \
-                    PACK(out, places, channels, masks);                                                                        \
-                }                                                                                                              \
-                TALLY(block)(layer, &tally, row, column, step, places, out, masks);                                            \
-            }                                                                                                                  \
+        for (int step = 0; layer->masks && step < steps; step++) {                                                             \
+            const uint8_t *out = (uint8_t *)layer->out + step * layer->out_step + row * layer->out_row;                        \
+            uint8_t *masks = layer->masks + step * layer->mask_step + row * layer->mask_row;                                   \
+            PACK(out, layer->columns, channels, masks);                                                                        \
+            found[nd_found_size(layer) + step] += ones_of(masks, layer->columns * ND_MASK_BYTES(channels));                    \
         }                                                                                                                      \
-        TALLY(close)(layer, &tally, row);                                                                                      \
+        if (layer->counting && layer->found && row >= layer->first_row && row < layer->end_row)                                \
+            TALLY(row)(layer, row, (uint32_t *)scratch + at.tally, found);                                                     \
     }
 
 /* ---- plain C: adds the weights of one input at a time, so that silent inputs cost nothing ---- */
@@ -304,8 +313,8 @@ ND_INLINE uint16_t *list_plain(const uint8_t *masks, int inputs, unsigned first,
 #define ND_WIDE 4
 #define ND_LIST list_plain
 #include "events.h"
-#include "tally.h"
 #include "count.h"
+#include "tally.h"
 #undef ND_E
 #undef ND_ATTRIBUTES
 #undef ND_NARROW
@@ -403,13 +412,6 @@ static nd_row row_of(int path) {
 #define ND_DISPATCH(NAME, ...) NAME##_plain(__VA_ARGS__)
 #endif
 
-void nd_count(
-    int path, const nd_counted *counted, const nd_link *links, int link_count, int64_t *totals, int64_t *marked,
-    int64_t *found, uint8_t *scratch) {
-    ND_DISPATCH(add_up, counted, links, link_count, totals, marked, found, scratch);
-    (void)path;
-}
-
 void nd_count_codes(
     int path, const int64_t *codes, int64_t frame_step, int64_t channel_step, int64_t row_step, int frames, int channels,
     int rows, int columns, const nd_link *links, int link_count, uint32_t *scratch, int64_t *found) {
@@ -425,19 +427,78 @@ void nd_receiving(
     (void)path;
 }
 
-int nd_run_layer(const nd_layer *layer, int path, int threads) {
-    const nd_row run = row_of(path);
-    if (!run) return 1;
+static void run_rows(const nd_network *network, const nd_layer *layer, nd_row run) {
 #ifdef _OPENMP
-#pragma omp parallel num_threads(threads) if (threads > 1)
+#pragma omp parallel num_threads(layer->threads) if (layer->threads > 1)
     {
-        int32_t *scratch = layer->scratch + omp_get_thread_num() * layer->scratch_stride;
+        int32_t *scratch = network->scratch + omp_get_thread_num() * network->scratch_stride;
 #pragma omp for schedule(dynamic, 1)
         for (int row = 0; row < layer->rows; row++) run(layer, row, scratch);
     }
 #else
-    (void)threads;
-    for (int row = 0; row < layer->rows; row++) run(layer, row, layer->scratch);
+    for (int row = 0; row < layer->rows; row++) run(layer, row, network->scratch);
 #endif
+}
+
+/* Runs a layer, and adds up what its threads have found. */
+static void run_layer(const nd_network *network, nd_layer *layer, nd_row run, int path) {
+    const int64_t size = nd_found_size(layer), at = places_of(layer).found;
+    const int finds = layer->masks || (layer->counting && layer->found);
+    for (int thread = 0; finds && thread < layer->threads; thread++) {
+        int64_t *found = (int64_t *)(void *)(network->scratch + thread * network->scratch_stride + at);
+        memset(found, 0, sizeof *found * (size_t)(size + layer->steps));
+    }
+    run_rows(network, layer, run);
+    int64_t *first = (int64_t *)(void *)(network->scratch + at);
+    for (int thread = 1; finds && thread < layer->threads; thread++) {
+        const int64_t *found = (const int64_t *)(const void *)(network->scratch + thread * network->scratch_stride + at);
+        for (int64_t i = 0; i < size + layer->steps; i++) first[i] += found[i];
+    }
+    for (int step = 0; layer->masks && step < layer->steps; step++) layer->form[step] = first[size + step] < layer->few;
+    if (!layer->counting) return;
+    if (layer->found) memcpy(layer->found, first, sizeof *first * (size_t)size);
+    if (layer->arrival_count)
+        nd_receiving(path, layer->arrivals, layer->arrival_count, layer->steps, layer->rows, layer->columns,
+                     (uint8_t *)network->scratch, layer->reached);
+}
+
+/* Of the calling thread, or of the process where threads have no clock. */
+static int64_t nanoseconds(void) {
+#ifdef CLOCK_THREAD_CPUTIME_ID
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+#else
+    return (int64_t)((double)clock() / CLOCKS_PER_SEC * 1e9);
+#endif
+}
+
+int nd_run(nd_network *network, int path) {
+    const nd_row run = row_of(path);
+    if (!run) return 1;
+    int64_t largest = 0;
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(network->threads) if (network->threads > 1) reduction(max : largest)
+#endif
+    for (int row = 0; row < network->rows; row++) {
+        int64_t here = 0;
+        ND_DISPATCH(hold_row, network, row, &here);
+        if (here > largest) largest = here;
+    }
+    network->largest = largest;
+    if (largest > network->code_max) return 2;
+    for (int k = 0; k < network->layer_count; k++) {
+        nd_layer *layer = network->layers + k;
+        layer->wraps = largest >= layer->wraps_from;
+        layer->counting = network->counting;
+        const int64_t begin = network->spent ? nanoseconds() : 0;
+        run_layer(network, layer, run, path);
+        if (network->spent) network->spent[k] = nanoseconds() - begin;
+    }
+    const nd_layer *readout = network->layers + network->layer_count - 1;
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(network->threads) if (network->threads > 1)
+#endif
+    for (int row = 0; row < readout->rows; row++) ND_DISPATCH(total_row, network, row);
     return 0;
 }

@@ -1,4 +1,4 @@
-/* What the kernel is given: one layer of an integer network over all its time steps.
+/* What the kernel is given: an integer network and its input; layer by layer, all time steps of a layer at once.
  *
  * The loader in library.py mirrors these structures; nd_sources() lets it see whether both speak of the same ones.
  */
@@ -52,50 +52,6 @@ typedef struct {
     int32_t parts, chunks; /* of the AMX path; 0 for weights as the others have them */
 } nd_term;
 
-typedef struct {
-    const nd_term *terms;
-    const int32_t *v_keep;    /* [channels], 4096 - v_decay */
-    const int32_t *u_keep;    /* [channels], 4096 - i_decay */
-    const int32_t *bias;      /* [levels][channels], already shifted by 6 bits */
-    const int32_t *threshold; /* remembers: [channels], of the membrane; else [levels][channels], of the current */
-    void *out;                /* uint8 counts of step 0, or int32 sums over all steps where there are no levels */
-    int64_t out_step, out_row; /* bytes; the readout's out_step is 0 */
-    uint8_t *masks;           /* the counts of a single level as bits, ND_MASK_BYTES a place; or 0 */
-    int64_t mask_step, mask_row; /* bytes */
-    int32_t *scratch;         /* what one thread needs, times the threads */
-    int64_t scratch_stride;   /* of one thread, in int32; at least nd_scratch(), a multiple of 16 */
-    uint32_t *spikes;         /* [steps][rows], of a layer with masks; or 0 */
-    uint32_t *by_channel;     /* [rows][channels], spikes of all steps over the counted columns; 0 where nobody counts */
-    uint64_t *by_row;         /* [steps][rows], spikes of all channels over the counted columns */
-    uint64_t *ever;           /* [rows], counted places and channels with a spike in some step */
-    uint8_t *marks;           /* [steps][rows][places by eight], bits: where some channel spikes, of counted places */
-    int32_t term_count;
-    int32_t steps;
-    int32_t rows, columns;    /* of the output */
-    int32_t channels;         /* a multiple of ND_LANES */
-    int32_t levels;           /* threshold populations; 0 for the readout */
-    int32_t remembers;        /* a step sees what the one before left */
-    int32_t u_remembers;      /* the current does */
-    int32_t halvings;         /* all membranes are divided by 2 this often in a step; -1 where v_keep says more */
-    int32_t wraps;            /* the current may leave its 24 bits */
-    int32_t constant;         /* no source changes between steps */
-    int32_t summed;           /* the readout: uint8 holds the sources' sums over all steps */
-    int32_t first_row, end_row, first_column, end_column; /* the counted places */
-} nd_layer;
-
-/* Spikes that have been counted: those of nd_layer, from the first counted row and column on. */
-typedef struct {
-    const uint32_t *by_channel;
-    const uint64_t *by_row, *ever;
-    const uint8_t *marks;
-    const uint8_t *values;                      /* uint8 counts, [steps][rows][columns][channels] */
-    int64_t row_step;                           /* elements of by_row, from one step to the next */
-    int64_t mark_step, mark_row;                /* bytes */
-    int64_t value_step, value_row, value_place; /* bytes */
-    int32_t steps, rows, columns, channels;
-    int32_t mark_bytes, reserved; /* of a row */
-} nd_counted;
-
 /* The taps of a convolution that read counted places. Rows that the same taps read are of one class, and columns too; class 0 of
  * the columns is read by all taps. */
 typedef struct {
@@ -110,10 +66,71 @@ typedef struct {
 
 /* What one source brings to neurons: where it spiked, and the convolution that reads it. */
 typedef struct {
-    const uint8_t *marks; /* [steps][rows][columns], 0 or 1 */
+    const uint8_t *marks;        /* bits, [steps][rows][columns by eight], the lowest first; 0 for a source that is everywhere */
+    int64_t mark_step, mark_row; /* bytes */
     int32_t rows, columns;
     int32_t kernel_rows, kernel_columns, row_stride, column_stride, row_padding, column_padding, row_dilation, column_dilation;
 } nd_arrival;
+
+typedef struct {
+    const nd_term *terms;
+    const int32_t *v_keep;    /* [channels], 4096 - v_decay */
+    const int32_t *u_keep;    /* [channels], 4096 - i_decay */
+    const int32_t *bias;      /* [levels][channels], already shifted by 6 bits */
+    const int32_t *threshold; /* remembers: [channels], of the membrane; else [levels][channels], of the current */
+    void *out;                /* uint8 counts of step 0, or int32 sums over all steps where there are no levels */
+    int64_t out_step, out_row; /* bytes; the readout's out_step is 0 */
+    uint8_t *masks;           /* the counts of a single level as bits, ND_MASK_BYTES a place; or 0 */
+    int64_t mask_step, mask_row; /* bytes */
+    uint8_t *form;            /* [steps], of a layer with masks: set where it spikes less than 'few' times, see nd_term */
+    int64_t few;
+    int64_t wraps_from;       /* largest magnitude of a code from which on the current may leave its 24 bits */
+    const nd_link *links;     /* convolutions whose arrivals are counted */
+    int64_t *found;           /* what is counted: spikes [steps], and ND_FOUND says what else; 0 where nothing is */
+    uint8_t *marks;           /* [steps][rows][columns by eight], bits: where some channel spikes, of counted places, from the first */
+    const nd_arrival *arrivals; /* what brings something to its neurons */
+    int64_t *reached;         /* [steps], outputs that something arrives at; where there are arrivals */
+    int32_t term_count;
+    int32_t steps;
+    int32_t rows, columns;    /* of the output */
+    int32_t channels;         /* a multiple of ND_LANES */
+    int32_t levels;           /* threshold populations; 0 for the readout */
+    int32_t remembers;        /* a step sees what the one before left */
+    int32_t u_remembers;      /* the current does */
+    int32_t halvings;         /* all membranes are divided by 2 this often in a step; -1 where v_keep says more */
+    int32_t wraps;            /* the current may leave its 24 bits; nd_run() sets it */
+    int32_t constant;         /* no source changes between steps */
+    int32_t summed;           /* the readout: uint8 holds the sources' sums over all steps */
+    int32_t first_row, end_row, first_column, end_column; /* the counted places */
+    int32_t link_count, arrival_count;
+    int32_t counting;         /* 'found', 'marks' and 'reached' are wanted; nd_run() sets it */
+    int32_t threads;          /* how many it is worth while to have */
+} nd_layer;
+
+/* Integers that are found of a layer: spikes of each step, then places and channels with a spike in some step; places with a
+ * spike, of each step; and for each link the taps that spikes arrive at, of each step, the taps that places and channels with a
+ * spike in some step arrive at, and the weights other than 0 that all spikes meet. */
+#define ND_FOUND(steps, links) (2 * (steps) + 1 + (links) * ((steps) + 2))
+
+/* A whole network, and one input of it. */
+typedef struct {
+    nd_layer *layers;       /* in order; the last one is the readout */
+    const int64_t *codes;   /* [frames][channels][rows][columns] */
+    int64_t frame_step, channel_step, row_step; /* elements */
+    int16_t *held;          /* the codes as layers read them, [frames][rows][columns][channels] */
+    int64_t held_frame, held_row, held_place;   /* elements */
+    int64_t code_max;       /* the largest magnitude with which nothing overflows */
+    int64_t largest;        /* the largest that there is; nd_run() sets it */
+    int64_t *total;         /* [channels][rows][columns] of the readout, its sums with 'offset' */
+    const int64_t *offset;  /* [channels] */
+    int32_t *scratch;       /* what one thread needs, times the threads */
+    int64_t scratch_stride; /* of one thread, in int32; at least nd_scratch() of every layer, a multiple of 16 */
+    int64_t *spent;         /* [layers], nanoseconds of the calling thread; or 0 */
+    int32_t layer_count, frames, channels, rows, columns;
+    int32_t outputs;        /* channels of the readout that are no padding */
+    int32_t threads;        /* at most, those of every layer too */
+    int32_t counting;
+} nd_network;
 
 int64_t nd_sources(void); /* what the build says that it was made of; 0 for nothing */
 int nd_paths(void);
@@ -122,23 +139,20 @@ int nd_threaded(void);
 /* Words of int32 that one thread needs for a layer. */
 int64_t nd_scratch(const nd_layer *layer);
 
-/* Sums up counted spikes. totals: [steps + 1], of each step and of 'ever'; marked: [steps], places with a spike; found:
- * [links][steps + 2], for each link the taps that spikes arrive at, a step, those of 'ever', and the weights other than 0
- * that the spikes of all steps meet. path: the widest instructions to use. scratch: [channels] */
-void nd_count(
-    int path, const nd_counted *counted, const nd_link *links, int link_count, int64_t *totals, int64_t *marked,
-    int64_t *found, uint8_t *scratch);
-
-/* As nd_count, of values other than 0 in [frames][channels][rows][columns], int64; found: [links][2], taps that places with such
- * a value in some frame arrive at, and weights other than 0 that they meet in all frames. scratch: [columns + channels] */
+/* Counts values other than 0 in [frames][channels][rows][columns], int64; found: [links][2], taps that places with such
+ * a value in some frame arrive at, and weights other than 0 that they meet in all frames. scratch: [columns + channels]
+ * path: the widest instructions to use. */
 void nd_count_codes(
     int path, const int64_t *codes, int64_t frame_step, int64_t channel_step, int64_t row_step, int frames, int channels, int rows,
     int columns, const nd_link *links, int link_count, uint32_t *scratch, int64_t *found);
 
-/* How many of rows x columns outputs something arrives at, in each of the steps. scratch: [columns + those of the widest source] */
+/* How many of rows x columns outputs something arrives at, in each of the steps. scratch: ND_RECEIVING(columns, those of the
+ * widest source) bytes */
 void nd_receiving(
     int path, const nd_arrival *arrivals, int arrival_count, int steps, int rows, int columns, uint8_t *scratch, int64_t *found);
+#define ND_RECEIVING(columns, widest) ((columns) + 2 * (widest) + 16)
 
-int nd_run_layer(const nd_layer *layer, int path, int threads);
+/* Runs a network: 0, or 1 where the machine has no such path, or 2 where codes are larger than 'code_max'. */
+int nd_run(nd_network *network, int path);
 
 #endif

@@ -65,71 +65,6 @@ class Term(ctypes.Structure):
     )
 
 
-class Layer(ctypes.Structure):
-    """``nd_layer`` of kernel.h."""
-
-    _fields_ = (
-        ("terms", ctypes.POINTER(Term)),
-        ("v_keep", ctypes.c_void_p),
-        ("u_keep", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("threshold", ctypes.c_void_p),
-        ("out", ctypes.c_void_p),
-        ("out_step", ctypes.c_int64),
-        ("out_row", ctypes.c_int64),
-        ("masks", ctypes.c_void_p),
-        ("mask_step", ctypes.c_int64),
-        ("mask_row", ctypes.c_int64),
-        ("scratch", ctypes.c_void_p),
-        ("scratch_stride", ctypes.c_int64),
-        ("spikes", ctypes.c_void_p),
-        ("by_channel", ctypes.c_void_p),
-        ("by_row", ctypes.c_void_p),
-        ("ever", ctypes.c_void_p),
-        ("marks", ctypes.c_void_p),
-        ("term_count", ctypes.c_int32),
-        ("steps", ctypes.c_int32),
-        ("rows", ctypes.c_int32),
-        ("columns", ctypes.c_int32),
-        ("channels", ctypes.c_int32),
-        ("levels", ctypes.c_int32),
-        ("remembers", ctypes.c_int32),
-        ("u_remembers", ctypes.c_int32),
-        ("halvings", ctypes.c_int32),
-        ("wraps", ctypes.c_int32),
-        ("constant", ctypes.c_int32),
-        ("summed", ctypes.c_int32),
-        ("first_row", ctypes.c_int32),
-        ("end_row", ctypes.c_int32),
-        ("first_column", ctypes.c_int32),
-        ("end_column", ctypes.c_int32),
-    )
-
-
-class Counted(ctypes.Structure):
-    """``nd_counted`` of kernel.h."""
-
-    _fields_ = (
-        ("by_channel", ctypes.c_void_p),
-        ("by_row", ctypes.c_void_p),
-        ("ever", ctypes.c_void_p),
-        ("marks", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-        ("row_step", ctypes.c_int64),
-        ("mark_step", ctypes.c_int64),
-        ("mark_row", ctypes.c_int64),
-        ("value_step", ctypes.c_int64),
-        ("value_row", ctypes.c_int64),
-        ("value_place", ctypes.c_int64),
-        ("steps", ctypes.c_int32),
-        ("rows", ctypes.c_int32),
-        ("columns", ctypes.c_int32),
-        ("channels", ctypes.c_int32),
-        ("mark_bytes", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
-    )
-
-
 class Link(ctypes.Structure):
     """``nd_link`` of kernel.h."""
 
@@ -152,6 +87,8 @@ class Arrival(ctypes.Structure):
 
     _fields_ = (
         ("marks", ctypes.c_void_p),
+        ("mark_step", ctypes.c_int64),
+        ("mark_row", ctypes.c_int64),
         ("rows", ctypes.c_int32),
         ("columns", ctypes.c_int32),
         ("kernel_rows", ctypes.c_int32),
@@ -162,6 +99,83 @@ class Arrival(ctypes.Structure):
         ("column_padding", ctypes.c_int32),
         ("row_dilation", ctypes.c_int32),
         ("column_dilation", ctypes.c_int32),
+    )
+
+
+class Layer(ctypes.Structure):
+    """``nd_layer`` of kernel.h."""
+
+    _fields_ = (
+        ("terms", ctypes.POINTER(Term)),
+        ("v_keep", ctypes.c_void_p),
+        ("u_keep", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("threshold", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("out_step", ctypes.c_int64),
+        ("out_row", ctypes.c_int64),
+        ("masks", ctypes.c_void_p),
+        ("mask_step", ctypes.c_int64),
+        ("mask_row", ctypes.c_int64),
+        ("form", ctypes.c_void_p),
+        ("few", ctypes.c_int64),
+        ("wraps_from", ctypes.c_int64),
+        ("links", ctypes.POINTER(Link)),
+        ("found", ctypes.c_void_p),
+        ("marks", ctypes.c_void_p),
+        ("arrivals", ctypes.POINTER(Arrival)),
+        ("reached", ctypes.c_void_p),
+        ("term_count", ctypes.c_int32),
+        ("steps", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("columns", ctypes.c_int32),
+        ("channels", ctypes.c_int32),
+        ("levels", ctypes.c_int32),
+        ("remembers", ctypes.c_int32),
+        ("u_remembers", ctypes.c_int32),
+        ("halvings", ctypes.c_int32),
+        ("wraps", ctypes.c_int32),
+        ("constant", ctypes.c_int32),
+        ("summed", ctypes.c_int32),
+        ("first_row", ctypes.c_int32),
+        ("end_row", ctypes.c_int32),
+        ("first_column", ctypes.c_int32),
+        ("end_column", ctypes.c_int32),
+        ("link_count", ctypes.c_int32),
+        ("arrival_count", ctypes.c_int32),
+        ("counting", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+    )
+
+
+class Network(ctypes.Structure):
+    """``nd_network`` of kernel.h."""
+
+    _fields_ = (
+        ("layers", ctypes.POINTER(Layer)),
+        ("codes", ctypes.c_void_p),
+        ("frame_step", ctypes.c_int64),
+        ("channel_step", ctypes.c_int64),
+        ("row_step", ctypes.c_int64),
+        ("held", ctypes.c_void_p),
+        ("held_frame", ctypes.c_int64),
+        ("held_row", ctypes.c_int64),
+        ("held_place", ctypes.c_int64),
+        ("code_max", ctypes.c_int64),
+        ("largest", ctypes.c_int64),
+        ("total", ctypes.c_void_p),
+        ("offset", ctypes.c_void_p),
+        ("scratch", ctypes.c_void_p),
+        ("scratch_stride", ctypes.c_int64),
+        ("spent", ctypes.c_void_p),
+        ("layer_count", ctypes.c_int32),
+        ("frames", ctypes.c_int32),
+        ("channels", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("columns", ctypes.c_int32),
+        ("outputs", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("counting", ctypes.c_int32),
     )
 
 
@@ -180,7 +194,7 @@ class Library:
 
     def __init__(self, handle: ctypes.CDLL, widest: str | None = None) -> None:
         self._handle = handle
-        handle.nd_run_layer.argtypes = (ctypes.POINTER(Layer), ctypes.c_int, ctypes.c_int)
+        handle.nd_run.argtypes = (ctypes.POINTER(Network), ctypes.c_int)
         handle.nd_scratch.argtypes = (ctypes.POINTER(Layer),)
         handle.nd_scratch.restype = ctypes.c_int64
         found = int(handle.nd_paths())
@@ -191,21 +205,21 @@ class Library:
         self.threaded = bool(handle.nd_threaded())
         """Whether it was built with threads."""
         number, size, address = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
-        count, codes, receiving = handle.nd_count, handle.nd_count_codes, handle.nd_receiving
-        count.argtypes = (number, ctypes.POINTER(Counted), address, number, *4 * (address,))
+        codes, receiving = handle.nd_count_codes, handle.nd_receiving
         codes.argtypes = (number, address, *3 * (size,), *4 * (number,), address, number, address, address)
         receiving.argtypes = (number, address, *4 * (number,), address, address)
-        count.restype = codes.restype = receiving.restype = None
+        codes.restype = receiving.restype = None
         widest_bit = PATHS[self.paths[-1]]
-        self.count = partial(count, widest_bit)
-        """``nd_count`` of kernel.h, on the widest path; all three release Python's lock."""
         self.count_codes = partial(codes, widest_bit)
+        """``nd_count_codes`` of kernel.h, on the widest path; all of them release Python's lock."""
         self.receiving = partial(receiving, widest_bit)
 
-    def run_layer(self, layer: Layer, path: str, threads: int) -> None:
-        """Runs one layer over all its steps; releases Python's lock."""
-        if self._handle.nd_run_layer(ctypes.byref(layer), PATHS[path], threads):
+    def run(self, network: Network, path: str) -> bool:
+        """Runs a network; False where its codes are larger than they may be, and nothing has run."""
+        done = self._handle.nd_run(ctypes.byref(network), PATHS[path])
+        if done == 1:
             raise InternalError(f"the kernel has no path {path}")
+        return bool(done == 0)
 
     def scratch(self, layer: Layer) -> int:
         """Words of 32 bits that one thread needs for a layer."""

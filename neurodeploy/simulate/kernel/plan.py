@@ -6,6 +6,8 @@ A plan belongs to one network and one instruction path. What the kernel cannot r
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,10 +122,6 @@ class LayerPlan:
     weight_bound: tuple[int, int] = (0, 0)
     summed: bool = False
 
-    def current_bound(self, code: int) -> int:
-        """Largest magnitude of the current, for codes of at most that magnitude."""
-        return self.weight_bound[0] * code + self.weight_bound[1]
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -138,6 +136,9 @@ class Plan:
         last_use: For every source, the place in ``layers`` that reads it last.
         code_max: Largest magnitude of a code with which nothing overflows.
         binary: Sources whose spikes the event form may read.
+        offset: (C,) int64, what the readout's bias adds in all steps.
+        input: Name of the input.
+        input_channels: Its channels.
     """
 
     path: str
@@ -148,6 +149,37 @@ class Plan:
     last_use: dict[str, int]
     code_max: int
     binary: frozenset[str]
+    offset: IntArray
+    input: str
+    input_channels: int
+
+    def slots(self, sizes: Sequence[Hashable]) -> list[int]:
+        """Which memory every spiking layer writes to: that of a layer of its size that nobody reads any more.
+
+        Args:
+            sizes: Of every spiking layer.
+        """
+        free: defaultdict[Hashable, list[int]] = defaultdict(list)
+        held: dict[int, int] = {}
+        found: list[int] = []
+        for place, size in enumerate(sizes):
+            found.append(free[size].pop() if free[size] else max(found, default=-1) + 1)
+            held[place] = self.last_use.get(self.layers[place].name, place)
+            for done in [at for at, last in held.items() if last <= place]:
+                del held[done]
+                free[sizes[done]].append(found[done])
+        return found
+
+
+def extents_of(plan: Plan, size: Pair) -> dict[str, Pair] | str:
+    """Rows and columns of every layer, or why its sources do not fit together."""
+    found: dict[str, Pair] = {}
+    for layer in plan.layers:
+        shapes = {term.outputs(found.get(term.source, size)) for term in layer.terms}
+        if len(shapes) != 1 or min(min(shape) for shape in shapes) < 1:
+            return f"{layer.name}: convolutions of other sizes than one another, or larger than the image"
+        found[layer.name] = shapes.pop()
+    return found
 
 
 def make_plan(net: IntegerNetwork, path: str, size: Pair) -> Plan | str:
@@ -176,7 +208,19 @@ def make_plan(net: IntegerNetwork, path: str, size: Pair) -> Plan | str:
         layers.append(layer)
     code_max = min(CODE_MAX, *(_code_max(net, layer) for layer in layers))
     binary = frozenset(term.source for layer in layers for term in layer.terms if term.events is not None)
-    return Plan(path, net.host.steps, tuple(layers), halo, strides, last_use, code_max, binary)
+    return Plan(
+        path=path,
+        steps=net.host.steps,
+        layers=tuple(layers),
+        halo=halo,
+        strides=strides,
+        last_use=last_use,
+        code_max=code_max,
+        binary=binary,
+        offset=np.asarray(net.readout.bias * net.host.steps, np.int64),
+        input=net.input.name,
+        input_channels=net.input.channels,
+    )
 
 
 def _as_conv(node: IntegerConv | IntegerDense, source: IntegerNode, extent: Pair) -> IntegerConv:
@@ -312,7 +356,10 @@ def _term(conv: IntegerConv, source: str, levels: int, path: str) -> TermPlan:
     )
 
 
-def may_wrap(layer: LayerPlan, code: int, steps: int) -> bool:
-    """Whether the register u may leave its 24 bits."""
-    bound = layer.current_bound(code) * (steps if layer.u_remembers else 1)
-    return bound > CURRENT_MAX
+def wraps_from(layer: LayerPlan, steps: int) -> int:
+    """The largest magnitude of a code from which on u may leave its 24 bits; beyond all codes for never."""
+    least = CURRENT_MAX // (steps if layer.u_remembers else 1) + 1  # of the current's bound
+    codes, counts = layer.weight_bound
+    if counts >= least:
+        return 0
+    return -((counts - least) // codes) if codes else CODE_MAX + 1

@@ -80,8 +80,8 @@ ND_TARGET_AVX2 ND_INLINE void term_avx2(
 #define ND_WIDE 8
 #define ND_LIST list_plain
 #include "events.h"
-#include "tally.h"
 #include "count.h"
+#include "tally.h"
 #undef ND_E
 #undef ND_ATTRIBUTES
 #undef ND_NARROW
@@ -166,18 +166,59 @@ ND_TARGET_AVX512 ND_INLINE __m512i wrapped_avx512(__m512i x, __m512i unit) {
     return _mm512_mask_add_epi32(x, under, x, twice);
 }
 
-ND_TARGET_AVX512 ND_INLINE void count_avx512(const nd_layer *layer, const int32_t *sums, int places, uint8_t *out) {
+/* As count_plain(), of neurons with up to four levels, whose thresholds stay in registers. */
+ND_TARGET_AVX512 ND_INLINE void count_few_avx512(
+    const nd_layer *layer, const int32_t *sums, int places, uint8_t *out, const int levels) {
     const int channels = layer->channels;
     const __m512i one = _mm512_set1_epi32(1), unit = _mm512_set1_epi32(ND_LIMIT >> 6);
-    for (int place = 0; place < places; place++, sums += channels, out += channels) {
-        for (int first = 0; first < channels; first += ND_LANES) {
-            __m512i current = _mm512_loadu_si512(sums + first), count = _mm512_setzero_si512();
+    for (int first = 0; first < channels; first += ND_LANES) {
+        __m512i threshold[4];
+#pragma GCC unroll 4
+        for (int level = 0; level < levels; level++)
+            threshold[level] = _mm512_loadu_si512(layer->threshold + (int64_t)level * channels + first);
+        for (int place = 0; place < places; place++) {
+            __m512i current = _mm512_loadu_si512(sums + place * channels + first);
             if (layer->wraps) current = wrapped_avx512(current, unit);
+            __m512i count = _mm512_maskz_mov_epi32(_mm512_cmpgt_epi32_mask(current, threshold[0]), one);
+#pragma GCC unroll 4
+            for (int level = 1; level < levels; level++)
+                count = _mm512_mask_add_epi32(count, _mm512_cmpgt_epi32_mask(current, threshold[level]), count, one);
+            _mm_storeu_si128((__m128i *)(void *)(out + place * channels + first), _mm512_cvtepi32_epi8(count));
+        }
+    }
+}
+
+ND_TARGET_AVX512 ND_INLINE void count_avx512(const nd_layer *layer, const int32_t *sums, int places, uint8_t *out) {
+    const int channels = layer->channels;
+    if (layer->levels == 1) {
+        count_few_avx512(layer, sums, places, out, 1);
+        return;
+    }
+    if (layer->levels == 4) {
+        count_few_avx512(layer, sums, places, out, 4);
+        return;
+    }
+    const __m512i one = _mm512_set1_epi32(1), unit = _mm512_set1_epi32(ND_LIMIT >> 6);
+    for (int first = 0; first < channels; first += ND_LANES) {
+        for (int start = 0; start < places; start += 4) { /* whole fours: there is room */
+            __m512i current[4], count[4];
+#pragma GCC unroll 4
+            for (int place = 0; place < 4; place++) {
+                current[place] = _mm512_loadu_si512(sums + (start + place) * channels + first);
+                if (layer->wraps) current[place] = wrapped_avx512(current[place], unit);
+                count[place] = _mm512_setzero_si512();
+            }
             for (int level = 0; level < layer->levels; level++) {
                 const __m512i threshold = _mm512_loadu_si512(layer->threshold + (int64_t)level * channels + first);
-                count = _mm512_mask_add_epi32(count, _mm512_cmpgt_epi32_mask(current, threshold), count, one);
+#pragma GCC unroll 4
+                for (int place = 0; place < 4; place++)
+                    count[place] = _mm512_mask_add_epi32(
+                        count[place], _mm512_cmpgt_epi32_mask(current[place], threshold), count[place], one);
             }
-            _mm_storeu_si128((__m128i *)(void *)(out + first), _mm512_cvtepi32_epi8(count));
+#pragma GCC unroll 4
+            for (int place = 0; place < 4; place++)
+                if (start + place < places)
+                    _mm_storeu_si128((__m128i *)(void *)(out + (start + place) * channels + first), _mm512_cvtepi32_epi8(count[place]));
         }
     }
 }
@@ -301,61 +342,101 @@ ND_TARGET_AVX512 ND_INLINE void widen_sixteen(__m256i narrow, int32_t *sums, int
         widen_sixteen(_mm512_extracti64x4_epi64((__m512i)(VECTOR), 1), (SUMS) + ND_LANES, SHIFT, ADD);    \
     } while (0)
 
-/* Vectors of 64 bytes where they fill the channels; else of 32, which never straddle two lines of the cache. */
-
-/* The lanes of a vector that hold channels. */
-ND_TARGET_AVX512 ND_INLINE __mmask64 channels_within(int left) {
-    return left < 64 ? ((__mmask64)1 << left) - 1 : ~(__mmask64)0;
+/* The first bytes of a vector. */
+ND_TARGET_AVX512 ND_INLINE __mmask64 first_bytes(int64_t count) {
+    return count >= 64 ? ~(__mmask64)0 : count <= 0 ? 0 : ((__mmask64)1 << count) - 1;
 }
 
-/* As add_sums() and add_places(), of whole blocks; counts of binary spikes are those of places that are not 0. */
-ND_TARGET_AVX512 ND_INLINE nd_found whole_of_avx512(const uint8_t *out, int channels, uint8_t *sums, const int binary) {
-    const __m512i zero = _mm512_setzero_si512();
-    __m512i spikes = zero;
-    nd_found found = {0, 0, 0};
-    for (int first = 0; first < channels; first += 64) {
-        const __mmask64 within = channels_within(channels - first);
-        __m512i sum = _mm512_loadu_si512(sums + first); /* whole: what is masked cannot be read again at once */
-#pragma GCC unroll 8
-        for (int place = 0; place < ND_PIXELS; place++) {
-            const __m512i here = _mm512_maskz_loadu_epi8(within, out + (int64_t)place * channels + first);
-            const __mmask64 some = _mm512_test_epi8_mask(here, here);
-            sum = _mm512_add_epi8(sum, here);
-            found.some += (uint64_t)__builtin_popcountll(some);
-            found.marks |= (unsigned)(some != 0) << place;
-            if (!binary) spikes = _mm512_add_epi64(spikes, _mm512_sad_epu8(here, zero));
-        }
-        _mm512_storeu_si512(sums + first, sum);
+/* Adds 'count' bytes of a vector to sums. */
+ND_TARGET_AVX512 ND_INLINE void widen_bytes(__m512i bytes, uint32_t *sums, int count) {
+    uint8_t each[64];
+    _mm512_storeu_si512(each, bytes);
+    for (int first = 0; first < count; first += ND_LANES) {
+        const __m512i more = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(each + first)));
+        _mm512_storeu_si512(sums + first, _mm512_add_epi32(_mm512_loadu_si512(sums + first), more));
     }
-    found.spikes = binary ? found.some : (uint64_t)_mm512_reduce_add_epi64(spikes);
+}
+
+/* Up to eight places: adds to 'sum', and returns bits of the places without a spike, the last place's lowest. A vector holds 64 of
+ * the channels, or all channels of 'per' places. */
+ND_TARGET_AVX512 ND_INLINE unsigned eight_places(
+    const uint8_t *out, int count, int channels, __mmask64 within, __m512i *sum, uint64_t *some, const int per, const int whole_block) {
+    unsigned silent = 0;
+#pragma GCC unroll 8
+    for (int vector = ND_PIXELS / per - 1; vector >= 0; vector--) {
+        const __mmask64 here = per == 1 ? (whole_block || vector < count ? within : 0)
+                               : whole_block ? ~(__mmask64)0 : first_bytes((int64_t)count * channels - 64 * vector);
+        const __m512i counts = _mm512_maskz_loadu_epi8(here, out + (per == 1 ? (int64_t)vector * channels : 64 * vector));
+        const uint64_t spiking = _mm512_test_epi8_mask(counts, counts);
+        *sum = _mm512_add_epi8(*sum, counts);
+        *some += (uint64_t)__builtin_popcountll(spiking);
+#pragma GCC unroll 4
+        for (int place = per - 1; place >= 0; place--) {
+            const uint64_t one = per == 1 ? spiking : per == 2 ? (uint32_t)(spiking >> 32 * place) : (uint16_t)(spiking >> 16 * place);
+            silent += silent + (one < 1);
+        }
+    }
+    return silent;
+}
+
+ND_TARGET_AVX512 ND_INLINE nd_found step_of_avx512(
+    const uint8_t *out, int places, int channels, int levels, uint8_t *marks, uint32_t *by_channel, const int per) {
+    const int most = 255 / levels / (ND_PIXELS / per); /* blocks whose counts fit a byte */
+    const __m512i zero = _mm512_setzero_si512();
+    nd_found found = {0, 0, 0};
+    __m512i spikes = zero;
+    for (int first = 0; first < channels; first += 64) {
+        const __mmask64 within = first_bytes(channels - first);
+        __m512i sum = zero;
+        int left = most;
+        for (int start = 0; start < places; start += ND_PIXELS) {
+            const uint8_t *at = out + (int64_t)start * channels + first;
+            const int count = places - start;
+            const unsigned silent = count >= ND_PIXELS ? eight_places(at, count, channels, within, &sum, &found.some, per, 1)
+                                                       : eight_places(at, count, channels, within, &sum, &found.some, per, 0);
+            const uint8_t mark = (uint8_t)~silent;
+            marks[start / 8] = first ? marks[start / 8] | mark : mark;
+            if (--left && start + ND_PIXELS < places) continue;
+            left = most;
+            spikes = _mm512_add_epi64(spikes, _mm512_sad_epu8(sum, zero));
+            for (int place = 0; place < per; place++) {
+                const __m512i part = !place ? sum : per == 2 ? _mm512_shuffle_i64x2(sum, sum, 0xee)
+                                   : place == 1 ? _mm512_shuffle_i64x2(sum, sum, 1) : place == 2 ? _mm512_shuffle_i64x2(sum, sum, 2)
+                                   : _mm512_shuffle_i64x2(sum, sum, 3);
+                widen_bytes(part, by_channel + first, per > 1 ? channels : channels - first < 64 ? channels - first : 64);
+            }
+            sum = zero;
+        }
+    }
+    for (int i = 0; i < (places + 7) / 8; i++) found.places += (uint64_t)__builtin_popcount(marks[i]);
+    found.spikes = (uint64_t)_mm512_reduce_add_epi64(spikes);
     return found;
 }
 
-ND_TARGET_AVX512 ND_INLINE nd_found whole_avx512(const nd_layer *layer, const uint8_t *out, uint8_t *sums) {
-    return layer->levels == 1 ? whole_of_avx512(out, layer->channels, sums, 1)
-                              : whole_of_avx512(out, layer->channels, sums, 0);
+/* As step_sums(). */
+ND_TARGET_AVX512 ND_INLINE nd_found step_avx512(
+    const uint8_t *out, int places, int channels, int levels, uint8_t *marks, uint32_t *by_channel) {
+    if (channels == 16) return step_of_avx512(out, places, channels, levels, marks, by_channel, 4);
+    if (channels == 32) return step_of_avx512(out, places, channels, levels, marks, by_channel, 2);
+    return step_of_avx512(out, places, channels, levels, marks, by_channel, 1);
 }
 
-/* As add_ever(), of whole blocks. */
-ND_TARGET_AVX512 ND_INLINE uint64_t ever_avx512(const nd_layer *layer, const uint8_t *out) {
-    const int channels = layer->channels;
+/* As ever_sums(). */
+ND_TARGET_AVX512 ND_INLINE uint64_t ever_avx512(const uint8_t *out, int64_t count, int steps, int64_t step_bytes) {
     uint64_t total = 0;
-#pragma GCC unroll 8
-    for (int place = 0; place < ND_PIXELS; place++, out += channels) {
-        for (int first = 0; first < channels; first += 64) {
-            const __mmask64 within = channels_within(channels - first);
-            __m512i joined = _mm512_maskz_loadu_epi8(within, out + first);
-            for (int step = 1; step < layer->steps; step++)
-                joined = _mm512_or_si512(joined, _mm512_maskz_loadu_epi8(within, out + first + step * layer->out_step));
-            total += (uint64_t)__builtin_popcountll(_mm512_test_epi8_mask(joined, joined));
-        }
+    for (int64_t at = 0; at < count; at += 64) {
+        const __mmask64 within = first_bytes(count - at);
+        __m512i joined = _mm512_maskz_loadu_epi8(within, out + at);
+        for (int step = 1; step < steps; step++)
+            joined = _mm512_or_si512(joined, _mm512_maskz_loadu_epi8(within, out + at + step * step_bytes));
+        total += (uint64_t)__builtin_popcountll(_mm512_test_epi8_mask(joined, joined));
     }
     return total;
 }
 
 #define ND_E(name) name##_avx512_half
-#define ND_WHOLE whole_avx512
-#define ND_WHOLE_EVER ever_avx512
+#define ND_STEP step_avx512
+#define ND_EVER ever_avx512
 #define ND_BLOCK
 #define ND_WIDEN widen_half
 #define ND_ATTRIBUTES ND_TARGET_AVX512
@@ -363,8 +444,8 @@ ND_TARGET_AVX512 ND_INLINE uint64_t ever_avx512(const nd_layer *layer, const uin
 #define ND_WIDE 16
 #define ND_LIST list_plain
 #include "events.h"
-#include "tally.h"
 #include "count.h"
+#include "tally.h"
 #undef ND_E
 #undef ND_ATTRIBUTES
 #undef ND_NARROW
