@@ -43,8 +43,8 @@ class _Image:
     """Of the codes: steps that show them, taps that some value other than 0 arrives at, weights that all meet."""
     spiked: list[tuple[RunCounts, IntArray]] = field(default_factory=list)
     """What runs of the kernel have found: how to read it, and the integers."""
-    receiving: dict[str, list[int]] | None = None
-    """Places of every layer that received something, at every step; None where they are not known yet."""
+    receiving: IntArray | None = None
+    """Places of every layer that received something, (rows, T), from a run of the kernel that was whole."""
     seen: dict[str, int] = field(default_factory=dict)
     arrived: dict[tuple[str, int], BoolArray] = field(default_factory=dict)
     """(layer, groups) -> (T, groups, H, W): where any channel of the group spiked."""
@@ -180,7 +180,7 @@ class OperationCounter:
             raise InternalError("spikes were shown before any input")
         image.spiked.append((counts, counts.found.copy()))
         if counts.reached is not None:
-            image.receiving = dict(zip(counts.names, counts.reached.tolist(), strict=True))
+            image.receiving = counts.reached.copy()
             return
         for name, layer in counts.layers.items():
             height, width = layer.extent
@@ -330,7 +330,8 @@ class OperationCounter:
         """As :func:`places_reached`; where all sources spiked everywhere it is the same for every picture of a size."""
         extent, steps = (row.shape[1], row.shape[2]), self.net.host.steps
         if image.receiving is not None:
-            return list(image.receiving[row.name])
+            found: list[int] = image.receiving[image.spiked[0][0].names.index(row.name)].tolist()
+            return found
         if any(link.source in image.marks for link in links):
             return places_reached(links, image.marks, image.shapes, extent, steps)
         key = row.name, image.extent

@@ -9,6 +9,14 @@ ND_INLINE uint64_t mask_at(const uint8_t *at) {
     return mask;
 }
 
+/* A word whose first byte in memory is its lowest. */
+ND_INLINE uint64_t in_order(uint64_t word) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    return word;
+}
+
 ND_INLINE nd_bytes bytes_at(const uint8_t *at) {
     nd_bytes value;
     memcpy(&value, at, sizeof value);
@@ -52,11 +60,6 @@ ND_INLINE nd_total added_to(nd_total total, nd_bytes counts) {
 }
 ND_INLINE uint32_t whole(nd_total total) { return total; }
 #endif
-
-/* What a row adds: spikes, places and channels with one, and places with one. */
-typedef struct {
-    uint64_t spikes, some, places;
-} nd_found;
 
 /* Levels of which eight places always fit a byte together. */
 #define ND_STEP_LEVELS (255 / ND_PIXELS)

@@ -11,15 +11,14 @@
 /* sum of counts[c] * weights[c] */
 ND_ATTRIBUTES ND_INLINE int64_t ND_E(met)(const uint32_t *counts, const int32_t *weights, int channels) {
     int64_t total = 0;
-    for (int channel = 0; channel < channels; channel++) total += (int64_t)counts[channel] * weights[channel];
+    for (int channel = 0; channel < channels; channel++) total += (int64_t)(int32_t)counts[channel] * weights[channel];
     return total;
 }
 
-/* sum of counts[c] * (all[c] - some[c]) */
-ND_ATTRIBUTES ND_INLINE int64_t ND_E(missed)(const uint8_t *counts, const int32_t *all, const int32_t *some, int channels) {
+/* As met(), of bytes; 2**24 weights of a channel would fit. */
+ND_ATTRIBUTES ND_INLINE int64_t ND_E(met_by_bytes)(const uint8_t *counts, const int32_t *weights, int channels) {
     int64_t total = 0;
-    for (int channel = 0; channel < channels; channel++)
-        total += (int32_t)(counts[channel] * (uint32_t)(all[channel] - some[channel])); /* 2**23 weights of a channel would fit */
+    for (int channel = 0; channel < channels; channel++) total += counts[channel] * weights[channel];
     return total;
 }
 
@@ -81,65 +80,68 @@ ND_ATTRIBUTES static void ND_E(count_codes)(
             found[2 * k] += ND_E(arrived)(link, row, ever, places);
             found[2 * k + 1] += ND_E(met)(sums, all, channels);
             for (int edge = 0; edge < link->edge_count; edge++) {
-                const int32_t *some = ND_E(weights_of)(link, link->edge_class[edge], row, channels);
+                const int32_t *missed = ND_E(weights_of)(link, link->edge_class[edge], row, channels);
                 for (int channel = 0; channel < channels; channel++) {
                     const int64_t *at = codes + channel * channel_step + row * row_step + link->edges[edge];
                     for (int frame = 0; frame < frames; frame++)
-                        if (at[frame * frame_step] != 0) found[2 * k + 1] -= all[channel] - some[channel];
+                        if (at[frame * frame_step] != 0) found[2 * k + 1] -= missed[channel];
                 }
             }
         }
     }
 }
 
-/* Eight bits as eight bytes, 0 or 1. */
-ND_ATTRIBUTES ND_INLINE void ND_E(spread)(uint8_t bits, uint8_t *bytes) {
-    const uint64_t each = bits * UINT64_C(0x0101010101010101) & UINT64_C(0x8040201008040201);
-    uint64_t ones = (each + UINT64_C(0x7f7f7f7f7f7f7f7f)) >> 7 & UINT64_C(0x0101010101010101);
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    ones = __builtin_bswap64(ones);
-#endif
-    memcpy(bytes, &ones, sizeof ones);
-}
-
-/* Marks the outputs of a row that a convolution brings something to; 'room' is for a row of the source, see ND_RECEIVING. */
+/* Marks the outputs of a row that a convolution brings something to, in words of bits; room: a row of the source and two words. */
 ND_ATTRIBUTES ND_INLINE void ND_E(arriving)(
-    const nd_arrival *at, int step, int row, int columns, uint8_t *restrict room, uint8_t *restrict marks) {
-    const int bytes = (at->columns + 7) / 8;
-    uint8_t *restrict joined = room + bytes;
+    const nd_arrival *at, int step, int row, int columns, uint64_t *restrict room, uint64_t *restrict marks) {
+    const int words = (at->columns + 63) / 64, outputs = (columns + 63) / 64;
     int some = 0;
-    memset(room, at->marks ? 0 : 0xff, (size_t)bytes);
+    memset(room, 0, sizeof *room * (size_t)(words + 2));
     for (int tap = 0; tap < at->kernel_rows; tap++) {
         const int read = row * at->row_stride - at->row_padding + tap * at->row_dilation;
         if (read < 0 || read >= at->rows) continue;
         some = 1;
         if (!at->marks) continue;
         const uint8_t *spiked = at->marks + step * at->mark_step + read * at->mark_row;
-        for (int i = 0; i < bytes; i++) room[i] |= spiked[i];
+        for (int i = 0; i < words; i++) {
+            const int left = (at->columns + 7) / 8 - 8 * i;
+            uint64_t word = 0;
+            memcpy(&word, spiked + 8 * i, (size_t)(left < 8 ? left : 8));
+            room[i + 1] |= in_order(word);
+        }
     }
     if (!some) return;
-    for (int i = 0; i < bytes; i++) ND_E(spread)(room[i], joined + 8 * i);
+    for (int i = 0; !at->marks && i < words; i++)
+        room[i + 1] = at->columns - 64 * i < 64 ? (UINT64_C(1) << (at->columns - 64 * i)) - 1 : ~UINT64_C(0);
     for (int tap = 0; tap < at->kernel_columns; tap++) {
         const int stride = at->column_stride, shift = tap * at->column_dilation - at->column_padding;
-        const int first = shift < 0 ? (stride - 1 - shift) / stride : 0;
-        const int reach = at->columns - 1 - shift; /* of the last output's place, from the first tap */
-        const int end = reach < 0 ? 0 : reach / stride + 1 < columns ? reach / stride + 1 : columns;
-        if (stride == 1) for (int column = first; column < end; column++) marks[column] |= joined[column + shift];
-        else for (int column = first; column < end; column++) marks[column] |= joined[column * stride + shift];
+        if (stride == 1) { /* output c reads place c + shift */
+            const int whole = shift >> 6, part = shift & 63;
+            for (int i = 0; i < outputs; i++) {
+                const int low = i + whole + 1, high = low + 1;
+                const uint64_t one = low >= 0 && low < words + 2 ? room[low] : 0, two = high >= 0 && high < words + 2 ? room[high] : 0;
+                marks[i] |= part ? one >> part | two << (64 - part) : one;
+            }
+            continue;
+        }
+        for (int column = 0; column < columns; column++) {
+            const int64_t read = (int64_t)column * stride + shift;
+            if (read >= 0 && read < at->columns) marks[column / 64] |= (room[read / 64 + 1] >> read % 64 & 1) << column % 64;
+        }
     }
 }
 
 ND_ATTRIBUTES static void ND_E(receiving)(
-    const nd_arrival *arrivals, int arrival_count, int steps, int rows, int columns, uint8_t *scratch, int64_t *found) {
-    uint8_t *marks = scratch, *room = scratch + columns;
+    const nd_arrival *arrivals, int arrival_count, int steps, int rows, int columns, uint64_t *scratch, int64_t *found) {
+    const int words = (columns + 63) / 64;
+    uint64_t *marks = scratch, *room = scratch + words;
     for (int step = 0; step < steps; step++) {
         found[step] = 0;
         for (int row = 0; row < rows; row++) {
-            uint32_t total = 0;
-            memset(marks, 0, (size_t)columns);
+            memset(marks, 0, sizeof *marks * (size_t)words);
             for (int k = 0; k < arrival_count; k++) ND_E(arriving)(arrivals + k, step, row, columns, room, marks);
-            for (int column = 0; column < columns; column++) total += marks[column];
-            found[step] += total;
+            if (columns % 64) marks[words - 1] &= (UINT64_C(1) << columns % 64) - 1;
+            for (int i = 0; i < words; i++) found[step] += __builtin_popcountll(marks[i]);
         }
     }
 }

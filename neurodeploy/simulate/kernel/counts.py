@@ -49,7 +49,7 @@ class Links:
         column_class = column_class.reshape(-1)
         missed = (~taps.columns).sum(axis=1)
         edges = np.flatnonzero(missed)
-        columns = np.concatenate([np.ones((1, taps.columns.shape[1]), np.bool_), patterns]).astype(np.int64)
+        columns = np.concatenate([np.ones((1, taps.columns.shape[1]), np.bool_), ~patterns]).astype(np.int64)
         met = np.zeros((len(columns), len(row_patterns), channels), np.int64)
         met[..., : len(taps.weights)] = np.einsum(
             "crk,ir,jk->jic", taps.weights, row_patterns.astype(np.int64), columns
@@ -233,6 +233,6 @@ def receiving(
         *(arrival(held, size, by) for held, (_, size, by) in zip(bits, sources, strict=True))
     )
     widest = max(size[1] for _, size, _ in sources)
-    scratch, found = ctypes.create_string_buffer(extent[1] + 2 * widest + 16), (ctypes.c_int64 * steps)()
+    scratch, found = (ctypes.c_uint64 * (extent[1] // 64 + widest // 64 + 4))(), (ctypes.c_int64 * steps)()
     library().receiving(arrivals, len(sources), steps, *extent, scratch, found)
     return list(found)

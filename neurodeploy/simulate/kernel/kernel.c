@@ -141,6 +141,9 @@ typedef struct {
     int64_t u, v, narrow, tally, found, list, summed, end;
 } nd_places;
 
+/* Of the tally of a row: sums of channels, bytes of channels, spikes of steps, and 64 bytes of each step. */
+ND_INLINE int64_t nd_tally_size(const nd_layer *layer) { return 2 * (int64_t)layer->channels + 18 * (int64_t)layer->steps; }
+
 ND_INLINE int64_t nd_found_size(const nd_layer *layer) { return ND_FOUND((int64_t)layer->steps, layer->link_count); }
 
 /* Entries of 16 bits in the list of one column: its spikes, and what is written too much behind them. */
@@ -162,13 +165,13 @@ ND_INLINE nd_places places_of(const nd_layer *layer) {
     at.v = at.u + block;
     at.narrow = at.v + block * layer->levels;
     at.tally = at.narrow + (int64_t)ND_PIXELS * layer->channels / 2;
-    at.found = at.tally + 2 * layer->channels;
+    at.found = at.tally + nd_tally_size(layer);
     at.list = (at.found + 2 * (nd_found_size(layer) + layer->steps) + 15) / 16 * 16;
     at.summed = at.list + list;
     at.end = at.summed + summed;
     for (int k = 0; k < layer->arrival_count; k++) {
-        const int64_t bytes = ND_RECEIVING((int64_t)layer->columns, layer->arrivals[k].columns);
-        if (bytes > 4 * at.end) at.end = (bytes + 3) / 4;
+        const int64_t words = 2 * ND_RECEIVING((int64_t)layer->columns, layer->arrivals[k].columns);
+        if (words > at.end) at.end = words;
     }
     at.end = (at.end + 15) / 16 * 16;
     return at;
@@ -275,12 +278,7 @@ ND_INLINE void term_plain(const nd_layer *layer, const nd_term *term, const uint
 
 /* Eight bytes that are 0 or 1, as bits. */
 ND_INLINE uint64_t packed(const uint8_t *at) {
-    uint64_t bytes;
-    memcpy(&bytes, at, sizeof bytes);
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    bytes = __builtin_bswap64(bytes);
-#endif
-    return (bytes * 0x0102040810204080u) >> 56;
+    return (in_order(mask_at(at)) * 0x0102040810204080u) >> 56;
 }
 
 /* Counts of a block of places that are 0 or 1, as bits. */
@@ -421,7 +419,7 @@ void nd_count_codes(
 }
 
 void nd_receiving(
-    int path, const nd_arrival *arrivals, int arrival_count, int steps, int rows, int columns, uint8_t *scratch,
+    int path, const nd_arrival *arrivals, int arrival_count, int steps, int rows, int columns, uint64_t *scratch,
     int64_t *found) {
     ND_DISPATCH(receiving, arrivals, arrival_count, steps, rows, columns, scratch, found);
     (void)path;
@@ -459,7 +457,7 @@ static void run_layer(const nd_network *network, nd_layer *layer, nd_row run, in
     if (layer->found) memcpy(layer->found, first, sizeof *first * (size_t)size);
     if (layer->arrival_count)
         nd_receiving(path, layer->arrivals, layer->arrival_count, layer->steps, layer->rows, layer->columns,
-                     (uint8_t *)network->scratch, layer->reached);
+                     (uint64_t *)(void *)network->scratch, layer->reached);
 }
 
 /* Of the calling thread, or of the process where threads have no clock. */

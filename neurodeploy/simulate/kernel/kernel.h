@@ -60,7 +60,8 @@ typedef struct {
     const int32_t *edges;       /* [edge_count], columns that are not of class 0 */
     const int32_t *edge_class;  /* [edge_count] */
     const int32_t *edge_missed; /* [edge_count], taps that do not read it */
-    const int32_t *weights;     /* [class of columns][class of rows][channels], weights other than 0 at their taps */
+    const int32_t *weights;     /* [class of columns][class of rows][channels]: of class 0, the weights other than 0 at all taps; of
+                                 * others, those at the taps that do not read them */
     int32_t column_taps, edge_count, row_classes, reserved;
 } nd_link;
 
@@ -147,10 +148,10 @@ void nd_count_codes(
     int columns, const nd_link *links, int link_count, uint32_t *scratch, int64_t *found);
 
 /* How many of rows x columns outputs something arrives at, in each of the steps. scratch: ND_RECEIVING(columns, those of the
- * widest source) bytes */
+ * widest source) words */
 void nd_receiving(
-    int path, const nd_arrival *arrivals, int arrival_count, int steps, int rows, int columns, uint8_t *scratch, int64_t *found);
-#define ND_RECEIVING(columns, widest) ((columns) + 2 * (widest) + 16)
+    int path, const nd_arrival *arrivals, int arrival_count, int steps, int rows, int columns, uint64_t *scratch, int64_t *found);
+#define ND_RECEIVING(columns, widest) (((columns) + 63) / 64 + ((widest) + 63) / 64 + 2)
 
 /* Runs a network: 0, or 1 where the machine has no such path, or 2 where codes are larger than 'code_max'. */
 int nd_run(nd_network *network, int path);

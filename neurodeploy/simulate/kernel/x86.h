@@ -347,29 +347,19 @@ ND_TARGET_AVX512 ND_INLINE __mmask64 first_bytes(int64_t count) {
     return count >= 64 ? ~(__mmask64)0 : count <= 0 ? 0 : ((__mmask64)1 << count) - 1;
 }
 
-/* Adds 'count' bytes of a vector to sums. */
-ND_TARGET_AVX512 ND_INLINE void widen_bytes(__m512i bytes, uint32_t *sums, int count) {
-    uint8_t each[64];
-    _mm512_storeu_si512(each, bytes);
-    for (int first = 0; first < count; first += ND_LANES) {
-        const __m512i more = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(each + first)));
-        _mm512_storeu_si512(sums + first, _mm512_add_epi32(_mm512_loadu_si512(sums + first), more));
-    }
-}
-
-/* Up to eight places: adds to 'sum', and returns bits of the places without a spike, the last place's lowest. A vector holds 64 of
- * the channels, or all channels of 'per' places. */
+/* Up to eight places: adds to 'sum', joins them with 'joined', and returns bits of the places without a spike, the first place's
+ * lowest. A vector holds 64 of the channels, or all channels of 'per' places. */
 ND_TARGET_AVX512 ND_INLINE unsigned eight_places(
-    const uint8_t *out, int count, int channels, __mmask64 within, __m512i *sum, uint64_t *some, const int per, const int whole_block) {
+    const uint8_t *out, int count, int channels, __mmask64 within, __m512i *sum, __m512i *joined, const int per, const int full) {
     unsigned silent = 0;
 #pragma GCC unroll 8
     for (int vector = ND_PIXELS / per - 1; vector >= 0; vector--) {
-        const __mmask64 here = per == 1 ? (whole_block || vector < count ? within : 0)
-                               : whole_block ? ~(__mmask64)0 : first_bytes((int64_t)count * channels - 64 * vector);
-        const __m512i counts = _mm512_maskz_loadu_epi8(here, out + (per == 1 ? (int64_t)vector * channels : 64 * vector));
+        const uint8_t *at = out + (per == 1 ? (int64_t)vector * channels : 64 * vector);
+        const __mmask64 here = full ? within : per > 1 ? first_bytes((int64_t)count * channels - 64 * vector) : vector < count ? within : 0;
+        const __m512i counts = per > 1 && full ? _mm512_loadu_si512(at) : _mm512_maskz_loadu_epi8(here, at);
         const uint64_t spiking = _mm512_test_epi8_mask(counts, counts);
         *sum = _mm512_add_epi8(*sum, counts);
-        *some += (uint64_t)__builtin_popcountll(spiking);
+        joined[vector] = _mm512_or_si512(joined[vector], counts);
 #pragma GCC unroll 4
         for (int place = per - 1; place >= 0; place--) {
             const uint64_t one = per == 1 ? spiking : per == 2 ? (uint32_t)(spiking >> 32 * place) : (uint16_t)(spiking >> 16 * place);
@@ -379,64 +369,73 @@ ND_TARGET_AVX512 ND_INLINE unsigned eight_places(
     return silent;
 }
 
-ND_TARGET_AVX512 ND_INLINE nd_found step_of_avx512(
-    const uint8_t *out, int places, int channels, int levels, uint8_t *marks, uint32_t *by_channel, const int per) {
-    const int most = 255 / levels / (ND_PIXELS / per); /* blocks whose counts fit a byte */
-    const __m512i zero = _mm512_setzero_si512();
-    nd_found found = {0, 0, 0};
-    __m512i spikes = zero;
+/* A block of eight places, all steps; the places and channels that spike in some step. */
+ND_TARGET_AVX512 ND_INLINE int64_t eight_sums(
+    const nd_layer *layer, const uint8_t *at, int count, __mmask64 within, uint8_t *marks, int64_t mark_step, int first, uint8_t *more,
+    const int per, const int full) {
+    __m512i joined[ND_PIXELS];
+    int64_t ever = 0;
+#pragma GCC unroll 8
+    for (int vector = 0; vector < ND_PIXELS / per; vector++) joined[vector] = _mm512_setzero_si512();
+    for (int step = 0; step < layer->steps; step++, at += layer->out_step, marks += mark_step, more += 64) {
+        __m512i sum = _mm512_loadu_si512(more);
+        const uint8_t mark = (uint8_t)~eight_places(at, count, layer->channels, within, &sum, joined, per, full);
+        _mm512_storeu_si512(more, sum);
+        *marks = first ? *marks | mark : mark;
+    }
+#pragma GCC unroll 8
+    for (int vector = 0; vector < ND_PIXELS / per; vector++)
+        ever += __builtin_popcountll(_mm512_test_epi8_mask(joined[vector], joined[vector]));
+    return ever;
+}
+
+/* Adds bytes of 'per' places to the sums of channels, and clears them; all that they add up to. */
+ND_TARGET_AVX512 ND_INLINE int64_t widen_sums(uint8_t *bytes, uint32_t *by_channel, int channels, const int per) {
+    const __m512i zero = _mm512_setzero_si512(), sum = _mm512_loadu_si512(bytes);
+    for (int at = 0; at < (per > 1 ? 64 : channels); at += ND_LANES) {
+        uint32_t *sums = by_channel + at % channels;
+        const __m512i more = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(bytes + at)));
+        _mm512_storeu_si512(sums, _mm512_add_epi32(_mm512_loadu_si512(sums), more));
+    }
+    _mm512_storeu_si512(bytes, zero);
+    return (int64_t)_mm512_reduce_add_epi64(_mm512_sad_epu8(sum, zero));
+}
+
+ND_TARGET_AVX512 ND_INLINE int64_t sums_of_avx512(
+    const nd_layer *layer, const uint8_t *out, int places, uint8_t *marks, int64_t mark_step, uint32_t *by_channel, int64_t *spikes,
+    uint8_t *more, const int per) {
+    const int channels = layer->channels, steps = layer->steps;
+    const int most = 255 / layer->levels / (ND_PIXELS / per); /* blocks whose counts fit a byte */
+    int64_t ever = 0;
+    memset(spikes, 0, sizeof *spikes * (size_t)steps);
+    memset(more, 0, 64 * (size_t)steps);
     for (int first = 0; first < channels; first += 64) {
-        const __mmask64 within = first_bytes(channels - first);
-        __m512i sum = zero;
-        int left = most;
-        for (int start = 0; start < places; start += ND_PIXELS) {
+        const int held = channels - first < 64 ? channels - first : 64;
+        const __mmask64 within = first_bytes(held);
+        for (int start = 0, left = most; start < places; start += ND_PIXELS) {
             const uint8_t *at = out + (int64_t)start * channels + first;
             const int count = places - start;
-            const unsigned silent = count >= ND_PIXELS ? eight_places(at, count, channels, within, &sum, &found.some, per, 1)
-                                                       : eight_places(at, count, channels, within, &sum, &found.some, per, 0);
-            const uint8_t mark = (uint8_t)~silent;
-            marks[start / 8] = first ? marks[start / 8] | mark : mark;
-            if (--left && start + ND_PIXELS < places) continue;
+            if (count >= ND_PIXELS) ever += eight_sums(layer, at, count, within, marks + start / 8, mark_step, first, more, per, 1);
+            else ever += eight_sums(layer, at, count, within, marks + start / 8, mark_step, first, more, per, 0);
+            if (--left && count > ND_PIXELS) continue;
             left = most;
-            spikes = _mm512_add_epi64(spikes, _mm512_sad_epu8(sum, zero));
-            for (int place = 0; place < per; place++) {
-                const __m512i part = !place ? sum : per == 2 ? _mm512_shuffle_i64x2(sum, sum, 0xee)
-                                   : place == 1 ? _mm512_shuffle_i64x2(sum, sum, 1) : place == 2 ? _mm512_shuffle_i64x2(sum, sum, 2)
-                                   : _mm512_shuffle_i64x2(sum, sum, 3);
-                widen_bytes(part, by_channel + first, per > 1 ? channels : channels - first < 64 ? channels - first : 64);
-            }
-            sum = zero;
+            for (int step = 0; step < steps; step++) spikes[step] += widen_sums(more + 64 * step, by_channel + first, held, per);
         }
     }
-    for (int i = 0; i < (places + 7) / 8; i++) found.places += (uint64_t)__builtin_popcount(marks[i]);
-    found.spikes = (uint64_t)_mm512_reduce_add_epi64(spikes);
-    return found;
+    return ever;
 }
 
-/* As step_sums(). */
-ND_TARGET_AVX512 ND_INLINE nd_found step_avx512(
-    const uint8_t *out, int places, int channels, int levels, uint8_t *marks, uint32_t *by_channel) {
-    if (channels == 16) return step_of_avx512(out, places, channels, levels, marks, by_channel, 4);
-    if (channels == 32) return step_of_avx512(out, places, channels, levels, marks, by_channel, 2);
-    return step_of_avx512(out, places, channels, levels, marks, by_channel, 1);
-}
-
-/* As ever_sums(). */
-ND_TARGET_AVX512 ND_INLINE uint64_t ever_avx512(const uint8_t *out, int64_t count, int steps, int64_t step_bytes) {
-    uint64_t total = 0;
-    for (int64_t at = 0; at < count; at += 64) {
-        const __mmask64 within = first_bytes(count - at);
-        __m512i joined = _mm512_maskz_loadu_epi8(within, out + at);
-        for (int step = 1; step < steps; step++)
-            joined = _mm512_or_si512(joined, _mm512_maskz_loadu_epi8(within, out + at + step * step_bytes));
-        total += (uint64_t)__builtin_popcountll(_mm512_test_epi8_mask(joined, joined));
-    }
-    return total;
+/* As row_sums(). */
+ND_TARGET_AVX512 ND_INLINE int64_t sums_avx512(
+    const nd_layer *layer, const uint8_t *out, int places, uint8_t *marks, int64_t mark_step, uint32_t *by_channel, int64_t *spikes,
+    uint8_t *more) {
+    if (layer->channels == 16) return sums_of_avx512(layer, out, places, marks, mark_step, by_channel, spikes, more, 4);
+    if (layer->channels == 32) return sums_of_avx512(layer, out, places, marks, mark_step, by_channel, spikes, more, 2);
+    return sums_of_avx512(layer, out, places, marks, mark_step, by_channel, spikes, more, 1);
 }
 
 #define ND_E(name) name##_avx512_half
-#define ND_STEP step_avx512
-#define ND_EVER ever_avx512
+#define ND_SUMS sums_avx512
 #define ND_BLOCK
 #define ND_WIDEN widen_half
 #define ND_ATTRIBUTES ND_TARGET_AVX512
