@@ -21,13 +21,16 @@ from neurodeploy.energy.geometry import Shape, node_shapes, nonzero_outputs, rea
 from neurodeploy.energy.results import Counts, ImageCounts
 from neurodeploy.energy.tally import LayerCounts, empty_rows
 from neurodeploy.errors import InternalError
-from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerNetwork
+from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerLif, IntegerNetwork
 from neurodeploy.simulate import kernel
 from neurodeploy.simulate.kernel.counts import Arrivals, Links, RunCounts, count_codes
 from neurodeploy.simulate.kernel.pack import rounded
 from neurodeploy.simulate.observe import BoolArray, IntArray, Pair
 
 Floats = NDArray[np.float64]
+
+SMALL = 1 << 31
+"""Bound of the weights that the spikes of a place meet, where the kernel counts them."""
 
 
 @dataclass
@@ -72,7 +75,7 @@ class OperationCounter:
         self._held: dict[Pair, dict[str, Shape]] = {}
         """Shapes of all nodes for images of the last size, as the kernel holds them."""
         self._plain_input = all(map(is_plain, self._from[net.input.name])) and kernel.missing() is None
-        self._plain = all(is_plain(link) for link in self._links if link.spiking)
+        self._plain = all(is_plain(link) and self._is_small(link) for link in self._links if link.spiking)
         self._nonzero = {link.name: _weights_at(link) for link in self._links}
         self._empty: dict[Pair, tuple[dict[str, Shape], dict[str, LayerCounts]]] = {}
         """What images of the last size hold before anything has run."""
@@ -209,6 +212,12 @@ class OperationCounter:
         for link, weights in zip(self._from[self.net.input.name], met, strict=True):
             image.rows[link.row].mac_nonzero += repeats * link.copies * weights
         self._book_ann(image, self.net.input.name, ever)
+
+    def _is_small(self, link: Connection) -> bool:
+        """Whether 32 bits hold the weights of a connection times all spikes that a place of its source can have."""
+        source = self.net.nodes[link.source]
+        spikes = self.net.host.steps * (len(source.levels) if isinstance(source, IntegerLif) else 1)
+        return isinstance(link.node, IntegerConv) and link.node.weight.size * spikes < SMALL
 
     def _open(self, extent: Pair) -> _Image:
         name = self._next

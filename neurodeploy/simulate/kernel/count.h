@@ -15,13 +15,6 @@ ND_ATTRIBUTES ND_INLINE int64_t ND_E(met)(const uint32_t *counts, const int32_t 
     return total;
 }
 
-/* As met(), of bytes; 2**24 weights of a channel would fit. */
-ND_ATTRIBUTES ND_INLINE int64_t ND_E(met_by_bytes)(const uint8_t *counts, const int32_t *weights, int channels) {
-    int64_t total = 0;
-    for (int channel = 0; channel < channels; channel++) total += counts[channel] * weights[channel];
-    return total;
-}
-
 ND_ATTRIBUTES ND_INLINE const int32_t *ND_E(weights_of)(const nd_link *link, int column_class, int row, int channels) {
     return link->weights + ((int64_t)column_class * link->row_classes + link->row_class[row]) * channels;
 }

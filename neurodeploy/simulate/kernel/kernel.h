@@ -52,7 +52,7 @@ typedef struct {
     int32_t parts, chunks; /* of the AMX path; 0 for weights as the others have them */
 } nd_term;
 
-/* The taps of a convolution that read counted places. Rows that the same taps read are of one class, and columns too; class 0 of
+/* The taps of a convolution that read counted places. 32 bits hold its weights times all spikes that a place can have. Rows that the same taps read are of one class, and columns too; class 0 of
  * the columns is read by all taps. */
 typedef struct {
     const int32_t *row_class;   /* [rows] */

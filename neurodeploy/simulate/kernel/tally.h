@@ -48,7 +48,7 @@ ND_ATTRIBUTES ND_INLINE int64_t ND_E(ever_sums)(const uint8_t *out, int64_t coun
     return total;
 }
 
-/* Takes away from the sums of a row what the column of an edge lacks. */
+/* Takes away from the sums of a row what the column of an edge lacks. Products of all steps fit 32 bits together. */
 ND_ATTRIBUTES ND_INLINE void ND_E(edge)(
     const nd_layer *layer, const nd_link *link, const uint8_t *out, int row, int edge, int64_t *sums, uint8_t *restrict joined) {
     const int steps = layer->steps, channels = layer->channels;
@@ -57,14 +57,16 @@ ND_ATTRIBUTES ND_INLINE void ND_E(edge)(
     out += (int64_t)link->edges[edge] * channels;
     for (int step = 0; step < steps; step++, out += layer->out_step) {
         nd_total total = nothing();
+        int32_t met = 0;
+        for (int channel = 0; channel < channels; channel++) met += out[channel] * missed[channel];
         for (int first = 0; first < channels; first += ND_LANES) {
             const nd_bytes counts = bytes_at(out + first);
-            total = added_to(total, counts);
             const nd_bytes ever = step ? bytes_at(joined + first) | counts : counts;
+            total = added_to(total, counts);
             memcpy(joined + first, &ever, sizeof ever);
         }
         sums[step] -= factor * whole(total);
-        sums[steps + 1] -= ND_E(met_by_bytes)(out, missed, channels);
+        sums[steps + 1] -= met;
     }
     nd_total total = nothing();
     for (int first = 0; first < channels; first += ND_LANES) total = added_to(total, some_of(bytes_at(joined + first)));
