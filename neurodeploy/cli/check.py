@@ -102,7 +102,7 @@ def placement_text(placement: dict[str, Any]) -> str:
     summary = [
         f"on {placement['profile']}, {height}x{width} pixels a run (an estimate: {placement['estimate']}):",
         f"  {placement['neurons']:,} neurons, {placement['synapses']:,} synapses",
-        f"  {_span(placement['cores'])} cores, {_span(placement['chips'])} chips",
+        f"  {_named(placement['cores'], 'core')}, {_named(placement['chips'], 'chip')}",
         f"  tightest: {placement['tightest']}",
         f"  {placement['pipeline_steps']} layers one after another: a pipeline of as many steps",
     ]
@@ -122,7 +122,7 @@ def advice_text(advice: dict[str, Any]) -> str:
     if tile["halo"] is not None:
         lines.append(f"  of a tile, {tile['halo']} pixels at every side depend on what lies outside")
     height, width = target["size"]
-    lines.append(f"  {height}x{width} at once: {_span(target['chips'])} chips")
+    lines.append(f"  {height}x{width} at once: {_named(target['chips'], 'chip')}")
     lines += [f"  instead: {change}" for change in advice["changes"]]
     if plan is not None and plan["chips"] > 1:
         pairs = plan["traffic"]["pairs"]
@@ -171,6 +171,11 @@ def _limits(limits: list[dict[str, Any]]) -> str:
         for use in limits
     ]
     return table(rows, columns)
+
+
+def _named(pair: Any, noun: str) -> str:
+    """``"1 chip"``, ``"2 to 20 chips"``."""
+    return f"{_span(pair)} {noun}{'' if pair is not None and tuple(pair) == (1, 1) else 's'}"
 
 
 def _span(pair: Any) -> str:

@@ -9,6 +9,9 @@ import click
 
 from neurodeploy.cli.settings import Settings
 
+LARGEST_AREA = 1 << 28
+"""Pixels of a picture that placement takes in some seconds."""
+
 
 def _size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """``"64x48"`` -> (64, 48); ``"64"`` -> (64, 64)."""
@@ -17,7 +20,10 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
     sides = value.lower().split("x")
     if len(sides) not in (1, 2) or not all(side.isdecimal() and 0 < int(side) <= 1 << 16 for side in sides):
         raise click.BadParameter(f"{value!r} is not a size such as 64x64")
-    return int(sides[0]), int(sides[-1])
+    size = int(sides[0]), int(sides[-1])
+    if size[0] * size[1] > LARGEST_AREA:
+        raise click.BadParameter(f"{value!r} is more than {LARGEST_AREA >> 20} Mi pixels")
+    return size
 
 
 def _key_values(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

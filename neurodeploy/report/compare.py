@@ -33,7 +33,7 @@ def compare_energy(
 
     Args:
         models: Spiking networks, and networks without spikes, which are counted and scored on the pictures of the first
-            spiking one.
+            spiking one that has their channels.
         open_set: The pictures of a model.
         typed: What the models were asked for by; tells apart those of one name.
         profiles: As for one report.
@@ -62,6 +62,7 @@ def compare_energy(
     spiking = {name: model for name, model in named.items() if not isinstance(model, TeacherModel)}
     if not spiking:
         raise UserError("none of the models has spikes", node="--compare", instead="name a student among them")
+    beside = {name: _beside(model, spiking) for name, model in named.items() if isinstance(model, TeacherModel)}
     reports = {
         name: measure_energy(
             model,
@@ -77,10 +78,8 @@ def compare_energy(
         )
         for name, model in spiking.items()
     }
-    first = next(iter(spiking.values()))
-    pictures = open_set(first)
     rows = [
-        {**_ann(model, pictures, first, limit), "model": name}
+        {**_ann(model, open_set(beside[name]), limit), "model": name}
         if isinstance(model, TeacherModel)
         else row_of(reports[name])
         for name, model in named.items()
@@ -188,15 +187,21 @@ def _alone(line: Mapping[str, Any]) -> str:
     return " (arithmetic alone)" if line["model"] == "arithmetic" else ""
 
 
-def _ann(model: TeacherModel, pictures: ImageSet, beside: Model, limit: int | None) -> dict[str, Any]:
-    """A network without spikes, on the pictures of a spiking one."""
-    if model.channels != beside.channels:
+def _beside(model: TeacherModel, spiking: Mapping[str, Model]) -> Model:
+    """The first spiking network on whose pictures one without spikes can run."""
+    found = next((other for other in spiking.values() if other.channels == model.channels), None)
+    if found is None:
         raise UserError(
-            f"restores other pictures than {beside.name}",
+            f"restores other pictures than {', '.join(spiking)}",
             node=model.name,
             have=f"{model.channels} channels",
-            limit=f"{beside.channels}",
+            limit=", ".join(sorted({str(other.channels) for other in spiking.values()})),
         )
+    return found
+
+
+def _ann(model: TeacherModel, pictures: ImageSet, limit: int | None) -> dict[str, Any]:
+    """A network without spikes, on the pictures of a spiking one."""
     scored = evaluate(model, pictures, limit=limit)
     counted = count_teacher(model, [(row["height"], row["width"]) for row in scored["images"]])
     fp32, int8 = op_only_of_ann(counted.mac)

@@ -188,6 +188,7 @@ def test_one_profile_counts_once_and_two_of_one_id_are_refused(capsys):
         (("energy-report", "--compare", "small.safetensors", "small.safetensors", "--data", "clean"), "twice"),
         (("energy-report", "--compare", "small.safetensors", "wide.safetensors", "--neurobench"), "one model"),
         ((*WORDS, "--hops", "nan"), "finite"),
+        ((*WORDS, "--target-size", "65536x65536"), "Mi pixels"),
         ((*WORDS, "--hops", "inf"), "finite"),
         ((*WORDS, "--step-time", "nan"), "finite"),
         ((*WORDS, "--step-time", "inf"), "finite"),
