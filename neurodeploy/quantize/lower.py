@@ -19,6 +19,7 @@ from neurodeploy.graph.portable import Network
 from neurodeploy.graph.spec import DECAY_ONE
 from neurodeploy.quantize.bounds import (
     CURRENT_MAX,
+    CURRENT_SHIFT,
     VTH_MAX,
     accumulator_findings,
     bias_fits,
@@ -157,7 +158,7 @@ def _fit_biases(net: IntegerNetwork) -> IntegerNetwork:
         low, high = bias_range(node)
         shift = max(-node.vth, min(-(low + high) // 2, VTH_MAX - node.vth))
         shift = 2 * int(shift / 2)  # even biases stay even: their range is twice as large
-        if forgets and not bias_fits(population_biases(node)).all():
+        if forgets and not bias_fits(population_biases(node), exponent=CURRENT_SHIFT).all():
             nodes[node.name] = replace(node, vth=node.vth + shift, bias=node.bias + shift)
     return replace(net, nodes=nodes)
 
