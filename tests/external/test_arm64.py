@@ -1,4 +1,4 @@
-"""The ARM paths on an emulated machine: compiled without a warning, and equal to the reference, bit for bit."""
+"""The ARM paths on an emulated machine: without a warning, equal to the reference, and clean under the sanitizers."""
 
 from __future__ import annotations
 
