@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import lcm
 from typing import Any
 
@@ -40,7 +41,8 @@ class _Image:
     name: str
     extent: Pair
     shapes: dict[str, Shape]
-    rows: dict[str, LayerCounts]
+    blank: dict[str, LayerCounts]
+    """What can be said of the layers without running."""
     codes_seen: int = 0
     driven: list[tuple[int, list[int], list[int]]] = field(default_factory=list)
     """Of the codes: steps that show them, taps that some value other than 0 arrives at, weights that all meet."""
@@ -55,6 +57,11 @@ class _Image:
     """Layer of which the kernel counted parts -> (T, H, W): where any channel spiked."""
     ever: dict[str, BoolArray] = field(default_factory=dict)
     """Layer -> (C, H, W): where any population spiked in any step."""
+
+    @cached_property
+    def rows(self) -> dict[str, LayerCounts]:
+        """What has been counted of the layers; of images that the kernel runs, made when it is asked for."""
+        return {key: row.copy() for key, row in self.blank.items()}
 
 
 class OperationCounter:
@@ -229,7 +236,7 @@ class OperationCounter:
             name=name or f"image {len(self._done) + 1}",
             extent=extent,
             shapes=shapes,
-            rows={key: row.copy() for key, row in rows.items()},
+            blank=rows,
         )
         return self._image
 
