@@ -427,7 +427,7 @@ class SpikingStudent(nn.Module):
         for layer in range(spec.depth):
             if file.quantized:
                 spacing = _spacing(np.asarray(file.tensors[f"lif{layer}.vth"], dtype=np.int64), f"lif{layer}.vth")
-                if spacing % 4:
+                if spacing % 4 if spec.levels > 1 else (spacing - 1) % 4:  # see _spacing: that of one level is odd
                     student.bias_grains[layer] = 1
                 student.log_delta[layer] = math.log(spacing * student._unit(layer))
             else:

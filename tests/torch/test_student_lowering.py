@@ -86,6 +86,8 @@ def test_large_biases_take_the_larger_exponent(kind: str, seed: int) -> None:
     student = grid_student(kind, seed, spread=4.0)
     assert student.bias_grains[0] == 2
     tensors = student.to_file().tensors
+    again = SpikingStudent.from_file(student.to_file()).to_file().tensors
+    assert all(np.array_equal(again[name], values) for name, values in tensors.items() if "step" not in name)
     net = quantize(portable_graph(student.spec, tensors, (12, 10), quantized=True))
     found = [population_biases(lif) for lif in net.lifs()]
     assert all(bias_fits(biases).all() for biases in found)
