@@ -131,7 +131,7 @@ class TrainRecipe(BaseModel):
         " rounded once, at the end, so that their errors cancel",
     )
     precision: Literal["fp32", "bf16", "auto"] = Field(
-        "fp32", description="number format of the convolutions in training; auto: bf16 where the machine computes in it"
+        "fp32", description="number format of the convolutions in training; auto: bf16 where that is quicker"
     )
     checkpoint_seconds: float = Field(30.0, gt=0)
     eval_every: int = Field(500, ge=1, description="steps between scores on held-out pictures")
