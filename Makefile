@@ -10,7 +10,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 EXTRAS ?= train,onnx,dev
 TORCH  := $(shell grep '^torch==' constraints.txt)
-KERNEL := $(wildcard hatch_build.py neurodeploy/simulate/kernel/*.[ch] neurodeploy/simulate/kernel/build.py neurodeploy/networks/fused/*.c)
+KERNEL := $(wildcard hatch_build.py neurodeploy/simulate/kernel/*.[ch] neurodeploy/simulate/kernel/build.py neurodeploy/networks/*/*.c)
 PIP    := $(PY) -m pip --disable-pip-version-check install -qq --constraint constraints.txt $(TORCH)
 
 .PHONY: setup demo test fuzz lint bench docs zoo-table clean

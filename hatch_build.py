@@ -34,6 +34,13 @@ PARTS = (
         ("-fno-math-errno", "-fno-trapping-math"),
         "without the compiled activations, training is slower",
     ),
+    Part(
+        "neurodeploy/networks/winograd",
+        "winograd.c",
+        "_winograd.so",
+        (),
+        "without Winograd's transforms, training may be slower",
+    ),
 )
 
 

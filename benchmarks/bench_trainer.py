@@ -31,7 +31,7 @@ from benchmarks.charts import bars
 from benchmarks.peers import ROOT, ensure, versions
 
 PEERS = ("spikingjelly", "snntorch", "norse")
-OURS = ("ours fp32", "ours bf16")
+OURS = ("ours fp32", "ours winograd", "ours bf16")
 WIDTH, DEPTH, DECAY, THETA = 32, 4, 0.5, 0.507
 
 
@@ -55,6 +55,7 @@ def networks(steps: int) -> dict[str, Callable[[], object]]:
     from torch import Tensor, nn
 
     from neurodeploy.graph.spec import StudentSpec
+    from neurodeploy.networks import winograd
     from neurodeploy.networks.student import SpikingStudent
 
     spec = StudentSpec(width=WIDTH, depth=DEPTH, levels=1, steps=steps, decay=DECAY, unshuffle=1, input_scale=64.0)
@@ -70,9 +71,11 @@ def networks(steps: int) -> dict[str, Callable[[], object]]:
         return made.to(memory_format=torch.channels_last)
 
     class Ours(nn.Module):
-        def __init__(self, bf16: bool) -> None:
+        def __init__(self, precision: str) -> None:
             super().__init__()
-            self.student, self.bf16 = student(), bf16
+            self.student, self.bf16 = student(), precision == "bf16"
+            if precision == "winograd":
+                self.student.convolve = winograd.conv2d
 
         def forward(self, x: Tensor) -> Tensor:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -177,8 +180,9 @@ def networks(steps: int) -> dict[str, Callable[[], object]]:
                 return x - self.convs[-1](mean).float()
 
     return {
-        "ours fp32": lambda: Ours(False),
-        "ours bf16": lambda: Ours(True),
+        "ours fp32": lambda: Ours("fp32"),
+        "ours winograd": lambda: Ours("winograd"),
+        "ours bf16": lambda: Ours("bf16"),
         "spikingjelly": lambda: SpikingJelly(False),
         "spikingjelly folded": lambda: SpikingJelly(True),
         "snntorch": lambda: SnnTorch(False),
@@ -260,7 +264,7 @@ def timed(steps: dict[str, Callable[[], None]], rounds: int, budget: float) -> d
 
 
 def own_steps() -> dict[str, Callable[[], None]]:
-    """Whole steps of our trainer on a student of the zoo's kind: activations compiled, and by torch's operators."""
+    """Whole steps of our trainer on a student of the zoo's kind, by arithmetic and with activations by torch."""
     import numpy as np
     import torch
 
@@ -270,14 +274,18 @@ def own_steps() -> dict[str, Callable[[], None]]:
     from neurodeploy.networks import fused
 
     student = {"width": 64, "depth": 8, "levels": 4, "steps": 1}
-    train = {"precision": "bf16", "sop_target": 1e5}
-    recipe = load_recipe({"name": "own", "student": student, "train": train})
     clean = np.random.default_rng(0).random((16, 1, 64, 64), dtype=np.float32)
     batch = PatchBatch(clean + np.float32(0.1), clean, np.zeros(16, np.float32))
     steps: dict[str, Callable[[], None]] = {}
     compiled = fused.available
-    for name, available in (("compiled", compiled), ("torch's operators", lambda: False)):
-        trainer = Trainer(recipe, None, torch.device("cpu"))
+    for name, precision, available in (
+        ("fp32", "fp32", compiled),
+        ("winograd", "winograd", compiled),
+        ("bf16", "bf16", compiled),
+        ("bf16, torch's operators", "bf16", lambda: False),
+    ):
+        train = {"precision": precision, "sop_target": 1e5}
+        trainer = Trainer(load_recipe({"name": "own", "student": student, "train": train}), None, torch.device("cpu"))
 
         def step(trainer: Trainer = trainer, available: Callable[[], bool] = available) -> None:
             fused.available = available
@@ -381,7 +389,7 @@ def main() -> None:
         answer["threads"][str(threads)] = {"calls": found, "ratios": faster}
     torch.set_num_threads(1)
     own = timed(own_steps(), 3 * chosen.rounds, chosen.budget)
-    print("\na step of our trainer: width 64, depth 8, D = 4, T = 1, 16 patches of 64 x 64, bf16, one thread")
+    print("\na step of our trainer: width 64, depth 8, D = 4, T = 1, 16 patches of 64 x 64, one thread")
     for name, row in own.items():
         print(f"  {name:24s} {row['wall_ms']:8.1f} ms, least {row['wall_min_ms']:8.1f}, cpu {row['cpu_ms']:8.1f}")
     answer["levels"] = own

@@ -17,7 +17,7 @@ from neurodeploy.cli.settings import Settings, verb
 @out_option
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the recipe (repeatable).")
 @click.option("--max-minutes", type=FiniteRange(min=0, min_open=True), metavar="M", help="Fit training into M minutes.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "auto"]), help="Number format of the training.")
+@click.option("--precision", type=click.Choice(["fp32", "winograd", "bf16", "auto"]), help="Arithmetic of training.")
 @click.option("--train", is_flag=True, help="Train, even where the recipe's model comes with trained weights.")
 @click.option("--images", type=click.IntRange(min=1), metavar="N", help="Score the first N held-out pictures only.")
 @click.option(

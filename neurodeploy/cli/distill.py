@@ -39,7 +39,7 @@ TASKS = ["denoise", "derain", "dehaze", "deblur", "restore"]
 @click.option(
     "--max-minutes", type=FiniteRange(min=0, min_open=True), metavar="M", help="Fit the schedule into M minutes."
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "auto"]), help="Number format of the training.")
+@click.option("--precision", type=click.Choice(["fp32", "winograd", "bf16", "auto"]), help="Arithmetic of training.")
 @click.option(
     "--devices", type=click.IntRange(min=1), default=1, metavar="N", help="Processes (GPUs) that share every batch."
 )

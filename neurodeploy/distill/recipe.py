@@ -84,6 +84,9 @@ class AnnSpec(BaseModel):
     depth: int = Field(15, ge=2, le=64, description="number of convolutions")
 
 
+Precision = Literal["fp32", "winograd", "bf16"]
+
+
 class TrainRecipe(BaseModel):
     """How to train. Losses of H-KD (arXiv 2504.01755): L1 + 0.1 FFT + gamma * feature MSE; AdamW, cosine.
 
@@ -106,7 +109,7 @@ class TrainRecipe(BaseModel):
     weight_decay: float = Field(1e-4, ge=0, lt=1)
     clip: float = Field(1.0, gt=0, description="limit on the norm of the gradient")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0 = none")
-    pixel_loss: Literal["l1", "charbonnier", "mse"] = "l1"
+    pixel_loss: Literal["l1", "charbonnier", "mse", "psnr"] = "l1"
     fft_weight: float = Field(0.1, ge=0, description="weight of the L1 between spectra")
     output_weight: float = Field(1.0, ge=0, description="weight of the L1 between student's and teacher's outputs")
     gamma: float = Field(0.12, ge=0, description="weight of the feature MSE, where there are hints")
@@ -130,8 +133,10 @@ class TrainRecipe(BaseModel):
         description="share of the steps after which training goes on on the chip's integer grid; 1 = never: weights are"
         " rounded once, at the end, so that their errors cancel",
     )
-    precision: Literal["fp32", "bf16", "auto"] = Field(
-        "fp32", description="number format of the convolutions in training; auto: bf16 where that is quicker"
+    precision: Precision | Literal["auto"] = Field(
+        "fp32",
+        description="arithmetic of the convolutions in training: float32, float32 with Winograd's 3 x 3 convolutions on"
+        " the CPU (rounding errors ten times as large), bf16; auto: the quickest on the machine",
     )
     checkpoint_seconds: float = Field(30.0, gt=0)
     eval_every: int = Field(500, ge=1, description="steps between scores on held-out pictures")

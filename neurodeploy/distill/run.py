@@ -77,7 +77,7 @@ def distill(
         device: A torch device.
         devices: Processes that share every batch; more than one are started with this process's command line.
         nodes: Machines on which the same command is called.
-        precision: ``"fp32"``, ``"bf16"`` or ``"auto"`` over the recipe's own.
+        precision: ``"fp32"``, ``"winograd"``, ``"bf16"`` or ``"auto"`` over the recipe's own.
         seed: Seed over the recipe's own.
         on_progress: Called after every step.
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -13,11 +11,13 @@ from torch import Tensor, nn
 
 from neurodeploy.distill.hints import HintAdapters, choose_hints
 from neurodeploy.distill.losses import fft_loss, pixel_loss, sop_loss, synaptic_operations
+from neurodeploy.distill.precision import quickest
 from neurodeploy.distill.recipe import AnnSpec, Recipe
 from neurodeploy.distill.schedules import gamma_at, lr_at
 from neurodeploy.distill.team import Team
 from neurodeploy.graph.student_file import read_student
 from neurodeploy.images.patches import PatchBatch
+from neurodeploy.networks import winograd
 from neurodeploy.networks.start import settle_norms, start_from
 from neurodeploy.networks.student import SpikingStudent
 from neurodeploy.networks.teachers import Teacher
@@ -30,8 +30,6 @@ GRID_LR_SHARE = 0.01
 HINT_LR_SHARE = 0.05
 """Learning rate of the hints' adapters, as a share of the others'."""
 
-BF16_SHARE = 0.8
-"""Share of fp32's time below which bf16 is chosen by itself."""
 FUSED_DEVICES = ("cpu", "cuda")
 """Where torch has AdamW in one pass."""
 OUTPUT_LR_SHARE = 0.4
@@ -51,34 +49,6 @@ class Plan:
     def of(cls, total: int, quantize_from: float) -> Plan:
         """The plan for ``total`` steps; the grid stage starts after the share ``quantize_from`` of them."""
         return cls(total, min(total, max(1, round(total * quantize_from))) if quantize_from > 0 else 0)
-
-
-@cache
-def computes_bf16(device: torch.device) -> bool:
-    """Whether convolutions are quicker in bf16 than in fp32 there.
-
-    On a CPU with instructions for bf16 a small convolution is timed, forward and backward: products of tiles (AMX) are
-    several times as fast as fp32, those of vectors alone may be slower than it.
-    """
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    checks = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
-    if device.type != "cpu" or not any(check is not None and check() for check in checks):
-        return False
-    return _convolution_seconds(torch.bfloat16) < BF16_SHARE * _convolution_seconds(torch.float32)
-
-
-def _convolution_seconds(dtype: torch.dtype, rounds: int = 5) -> float:
-    """The quickest of ``rounds`` passes of a 3 x 3 convolution of 64 channels over 4 pictures of 32 x 32, both ways."""
-    picture = torch.ones(4, 64, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
-    weight = torch.ones(64, 64, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
-    seconds = []
-    for _ in range(rounds + 1):  # the first one prepares
-        start = time.perf_counter()
-        result = nn.functional.conv2d(picture, weight, padding=1)
-        result.backward(torch.ones_like(result))
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
 
 
 class Trainer:
@@ -109,7 +79,9 @@ class Trainer:
         self.hints: HintAdapters | None = self._adapters()
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimiser = self._optimiser()
-        self.bf16 = self.train.precision == "bf16" or (self.train.precision == "auto" and computes_bf16(device))
+        self.precision = quickest(device) if self.train.precision == "auto" else self.train.precision
+        if self.student is not None and self.precision == "winograd":
+            self.student.convolve = winograd.conv2d
         self.step = 0
         self.on_grid = False
 
@@ -155,7 +127,7 @@ class Trainer:
         self.model.train()
         parts_of_batch = (batch.degraded, batch.clean, batch.noise_level)
         degraded, clean, level = (self._tensor(self.team.share(part)) for part in parts_of_batch)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             if self.step == 0 and self.student is not None and self.train.init is not None:
                 settle_norms(self.student, degraded)
                 self.team.same(self.student)

@@ -84,6 +84,8 @@ class SpikingStudent(nn.Module):
         self.register_buffer("weight_steps", torch.ones(spec.depth + 1, dtype=torch.float64))
         self.register_buffer("bias_grains", torch.ones(spec.depth + 1, dtype=torch.int64))
         self.rates: list[Tensor] = []
+        self.convolve: Callable[..., Tensor] = F.conv2d
+        """What convolves in training off the grid; scores and the grid have the plain convolution always."""
         self._watch: Callable[[int, Tensor], None] | None = None
         self._start()
 
@@ -200,7 +202,8 @@ class SpikingStudent(nn.Module):
             weight, bias = self._grid_weight(layer), self._grid_bias(layer)
         else:
             weight, bias = conv.weight, self._bias(layer)
-        out = F.conv2d(signal, weight, bias, padding=conv.padding, dilation=conv.dilation)
+        convolve = self.convolve if self.training and not bool(self.on_grid) else F.conv2d
+        out = convolve(signal, weight, bias, padding=conv.padding, dilation=conv.dilation)
         normed: Tensor = self.norms[layer](out)
         return normed
 

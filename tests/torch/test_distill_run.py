@@ -23,10 +23,11 @@ from neurodeploy.distill import trainer as trainer_module  # noqa: E402
 from neurodeploy.distill.recipe import load_recipe  # noqa: E402
 from neurodeploy.distill.result import Progress  # noqa: E402
 from neurodeploy.distill.run import distill  # noqa: E402
-from neurodeploy.distill.trainer import Trainer, _convolution_seconds, computes_bf16  # noqa: E402
+from neurodeploy.distill.trainer import Trainer  # noqa: E402
 from neurodeploy.errors import UserError  # noqa: E402
 from neurodeploy.graph.student_file import read_student  # noqa: E402
 from neurodeploy.images.io import write_image  # noqa: E402
+from neurodeploy.networks import winograd  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -225,30 +226,14 @@ def test_a_run_is_held_down_to_its_operations(photographs: Path, tmp_path: Path)
     assert rates[-1] < operations[None][1][-1]
 
 
-def test_precision_is_chosen_by_what_is_quicker_on_the_machine(
-    photographs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_precision_is_what_is_asked_for_or_the_quickest(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-
-    def auto(*, units: bool, share: float) -> bool:
-        for unit in ("avx512_bf16", "amx_tile"):
-            monkeypatch.setattr(torch.cpu, f"_is_{unit}_supported", lambda: units, raising=False)
-        seconds = {torch.float32: 1.0, torch.bfloat16: share}
-        monkeypatch.setattr(trainer_module, "_convolution_seconds", seconds.__getitem__)
-        computes_bf16.cache_clear()
-        return Trainer(load_recipe(values(photographs, precision="auto")), None, cpu).bf16
-
-    assert auto(units=True, share=0.3)
-    assert not auto(units=True, share=1.7)  # vectors alone
-    assert not auto(units=False, share=0.3)  # nothing to be timed
-    assert Trainer(load_recipe(values(photographs, precision="bf16")), None, cpu).bf16
-    assert not Trainer(load_recipe(values(photographs)), None, cpu).bf16
-    computes_bf16.cache_clear()
-
-
-def test_what_is_timed_takes_time() -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        assert 0 < _convolution_seconds(dtype, rounds=1) < 10
+    monkeypatch.setattr(trainer_module, "quickest", lambda device: "winograd")
+    for asked, had in (("auto", "winograd"), ("bf16", "bf16"), ("fp32", "fp32"), ("winograd", "winograd")):
+        trainer = Trainer(load_recipe(values(photographs, precision=asked)), None, cpu)
+        assert trainer.precision == had
+        assert trainer.student is not None
+        assert (trainer.student.convolve is winograd.conv2d) == (had == "winograd")
 
 
 def test_an_unknown_device_is_named(photographs: Path, tmp_path: Path) -> None:

@@ -1,0 +1,173 @@
+"""Winograd's convolutions against torch's in float64, and when they are taken."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the train extra")
+
+import torch.nn.functional as F  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from neurodeploy.distill import precision as precision_module  # noqa: E402
+from neurodeploy.distill.precision import _seconds, quickest  # noqa: E402
+from neurodeploy.graph.spec import StudentSpec  # noqa: E402
+from neurodeploy.networks import winograd  # noqa: E402
+from neurodeploy.networks.student import SpikingStudent  # noqa: E402
+
+compiled = pytest.mark.skipif(not winograd.available(), reason="the package was installed without a C compiler")
+SIDES = st.integers(1, 13)
+CHANNELS = st.sampled_from([16, 32, 48])
+
+
+def random_case(batch: int, inputs: int, outputs: int, height: int, width: int, seed: int) -> list[Tensor]:
+    """Pictures, weights, biases and the gradient of the result."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((batch, inputs, height, width), (outputs, inputs, 3, 3), (outputs,), (batch, outputs, height, width))
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def computed(case: list[Tensor], dtype: torch.dtype, dilation: int, *, plain: bool) -> list[Tensor]:
+    """The result, and the gradients with respect to pictures, weights and biases."""
+    *leaves, grad = (tensor.to(dtype) for tensor in case)
+    x, weight, bias = (leaf.clone().requires_grad_() for leaf in leaves)
+    convolve = F.conv2d if plain else winograd.conv2d
+    out = convolve(x, weight, bias, padding=(dilation, dilation), dilation=(dilation, dilation))
+    out.backward(grad)
+    return [out.detach(), *(leaf.grad for leaf in (x, weight, bias))]
+
+
+@compiled
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 3), CHANNELS, CHANNELS, SIDES, SIDES, st.sampled_from([1, 2, 3]), st.integers(0, 99))
+def test_values_and_gradients_are_those_of_torch(
+    batch: int, inputs: int, outputs: int, height: int, width: int, dilation: int, seed: int
+) -> None:
+    case = random_case(batch, inputs, outputs, height * dilation, width * dilation, seed)
+    got = computed(case, torch.float32, dilation, plain=False)
+    expected = computed(case, torch.float64, dilation, plain=True)
+    for mine, theirs in zip(got, expected, strict=True):
+        assert mine.shape == theirs.shape
+        largest = float(theirs.abs().max())
+        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=2e-5 * largest)
+
+
+@compiled
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("budget", [1, 1 << 30])
+def test_neither_threads_nor_parts_of_the_batch_matter(
+    threads: int, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = random_case(5, 32, 48, 11, 9, 1)
+    usual = torch.get_num_threads()
+    expected = computed(case, torch.float64, 1, plain=True)
+    monkeypatch.setattr(winograd, "CHUNK_BYTES", budget)
+    try:
+        torch.set_num_threads(threads)
+        got = computed(case, torch.float32, 1, plain=False)
+    finally:
+        torch.set_num_threads(usual)
+    for mine, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=2e-5 * float(theirs.abs().max()))
+
+
+@compiled
+def test_any_layout_in_memory_is_taken() -> None:
+    case = random_case(2, 16, 16, 8, 8, 2)
+    expected = computed(case, torch.float64, 1, plain=True)
+    x, weight, bias, grad = case
+    strided = x.transpose(2, 3).contiguous().transpose(2, 3)
+    got = computed([strided, weight.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2), bias, grad], torch.float32, 1,
+                   plain=False)  # fmt: skip
+    for mine, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=2e-5 * float(theirs.abs().max()))
+
+
+@compiled
+def test_gradients_that_nobody_wants_are_not_made() -> None:
+    x, weight, bias, grad = random_case(1, 16, 16, 6, 6, 3)
+    weight.requires_grad_()
+    winograd.conv2d(x, weight, bias, padding=(1, 1), dilation=(1, 1)).backward(grad)
+    assert weight.grad is not None
+    assert x.grad is None
+    assert bias.grad is None
+
+
+def test_what_it_does_not_take_is_torchs() -> None:
+    x, weight, bias, _ = random_case(1, 16, 16, 6, 6, 4)
+    cases = [
+        (x, weight, (0, 0), (1, 1)),  # the size changes
+        (x[:, :, :5], weight, (2, 2), (2, 2)),  # the dilation does not divide it
+        (x, weight[:12], (1, 1), (1, 1)),
+        (x[:, :12], weight[:, :12], (1, 1), (1, 1)),
+        (x, weight[..., :1, :1], (0, 0), (1, 1)),
+        (x.double(), weight.double(), (1, 1), (1, 1)),
+    ]
+    for picture, kernel, padding, dilation in cases:
+        assert not winograd.takes(picture, kernel, padding, dilation)
+        shift = bias[: kernel.shape[0]].to(kernel.dtype)
+        got = winograd.conv2d(picture, kernel, shift, padding=padding, dilation=dilation)
+        assert torch.equal(got, F.conv2d(picture, kernel, shift, padding=padding, dilation=dilation))
+
+
+def test_without_the_library_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "_library", lambda: None)
+    x, weight, bias, _ = random_case(1, 16, 16, 6, 6, 5)
+    got = winograd.conv2d(x, weight, bias, padding=(1, 1), dilation=(1, 1))
+    assert torch.equal(got, F.conv2d(x, weight, bias, padding=1))
+
+
+@compiled
+def test_a_student_uses_it_in_training_only() -> None:
+    """Scores and the integer grid must not depend on how the training was sped up."""
+    student = SpikingStudent(StudentSpec(width=16, depth=2, levels=4, norm="batch"))
+    calls = []
+
+    def convolve(*args: Tensor, **places: tuple[int, int]) -> Tensor:
+        calls.append(args)
+        return winograd.conv2d(*args, **places)
+
+    student.convolve = convolve
+    picture = torch.rand(1, 1, 16, 16)
+    student.eval()(picture)
+    assert not calls
+    student.train()(picture)
+    assert len(calls) == 3
+    student.eval()
+    student.fold_norms()
+    student.to_grid(picture)
+    student.train()(picture)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({"fp32": 1.0, "winograd": 0.5, "bf16": 1.7}, "winograd"),  # bf16 by vectors alone
+        ({"fp32": 1.0, "winograd": 0.5, "bf16": 0.25}, "bf16"),  # by tiles
+        ({"fp32": 1.0, "winograd": 0.5, "bf16": 0.45}, "winograd"),  # hardly quicker, and coarser
+        ({"fp32": 1.0, "winograd": 1.0, "bf16": 0.7}, "bf16"),
+        ({"fp32": 1.0, "winograd": 0.9, "bf16": 0.9}, "fp32"),
+    ],
+)
+def test_the_quickest_is_chosen_and_of_equals_the_exacter_one(
+    seconds: dict[str, float], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision_module, "_seconds", seconds.__getitem__)
+    monkeypatch.setattr(precision_module, "_has_bf16", lambda: True)
+    assert quickest.__wrapped__(torch.device("cpu")) == chosen
+
+
+def test_bf16_is_not_timed_where_the_processor_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for unit in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{unit}_supported", lambda: False, raising=False)
+    seconds = {"fp32": 1.0, "winograd": 1.0}
+    monkeypatch.setattr(precision_module, "_seconds", seconds.__getitem__)
+    assert quickest.__wrapped__(torch.device("cpu")) == "fp32"
+
+
+def test_what_is_timed_takes_time() -> None:
+    for name in ("fp32", "winograd", "bf16"):
+        assert 0 < _seconds(name, rounds=1) < 10
