@@ -10,20 +10,21 @@ from torch import Tensor
 from neurodeploy.graph.spec import StudentSpec
 
 CHARBONNIER_EPSILON = 1e-3
-PSNR_EPSILON = 1e-6
-"""Mean square error, of values in [0, 1], below which ``psnr`` asks for no less: 60 dB."""
+PATCH_EPSILON = 1e-6
+"""Mean square error of a patch, of values in [0, 1], below which ``psnr`` and ``rmse`` hardly ask for less: 60 dB."""
 
 
 def pixel_loss(kind: str, restored: Tensor, clean: Tensor) -> Tensor:
     """Mean error over all pixels: ``l1``, ``mse``, or ``charbonnier`` = mean(sqrt(d^2 + eps^2)), eps = 1e-3.
 
     ``psnr`` is minus the mean PSNR of the patches, in units of 100 dB, so that it is of the size of the others: what
-    NAFNet is trained with (arXiv 2204.04676). A decibel counts the same in little and in much noise.
+    NAFNet is trained with (arXiv 2204.04676). A decibel counts the same in little and in much noise. ``rmse`` is the
+    mean root of the patches' mean square errors: between ``psnr`` and ``mse`` in what much noise counts.
     """
     difference = restored - clean
-    if kind == "psnr":
-        errors = difference.square().flatten(1).mean(1)
-        return (errors + PSNR_EPSILON).log10().mean() / 10
+    if kind in ("psnr", "rmse"):
+        errors = difference.square().flatten(1).mean(1) + PATCH_EPSILON
+        return errors.log10().mean() / 10 if kind == "psnr" else errors.sqrt().mean()
     if kind == "mse":
         return difference.square().mean()
     if kind == "charbonnier":

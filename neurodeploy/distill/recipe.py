@@ -109,7 +109,7 @@ class TrainRecipe(BaseModel):
     weight_decay: float = Field(1e-4, ge=0, lt=1)
     clip: float = Field(1.0, gt=0, description="limit on the norm of the gradient")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0 = none")
-    pixel_loss: Literal["l1", "charbonnier", "mse", "psnr"] = "l1"
+    pixel_loss: Literal["l1", "charbonnier", "mse", "rmse", "psnr"] = "l1"
     fft_weight: float = Field(0.1, ge=0, description="weight of the L1 between spectra")
     output_weight: float = Field(1.0, ge=0, description="weight of the L1 between student's and teacher's outputs")
     gamma: float = Field(0.12, ge=0, description="weight of the feature MSE, where there are hints")
