@@ -31,8 +31,11 @@ from neurodeploy.report.score import write_between
 HERE = Path(__file__).resolve().parent
 BASE = "no hints"
 MARKER = "ablation"
+CLAIMS = ("hints", "chain")
+"""Groups of which a sentence says whether the claim about hints holds."""
 GROUPS = {
     "hints": "where the teacher guides",
+    "chain": "hints in a deep chain of binary spikes",
     "gamma": "how the weight of the hints falls",
     "end": "when training goes over to integers",
     "time": "binary spikes over T steps",
@@ -64,13 +67,19 @@ def variants(chosen: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str,
     unknown = sorted(set(chosen.variant or ()) - set(names))
     if unknown:
         raise SystemExit(f"no such variant: {', '.join(unknown)}; there are {', '.join(names)}")
-    wanted = [
+    asked = [
         variant
         for variant in values["variant"]
-        if (not chosen.group or set(chosen.group) & set(variant["groups"]) or variant["name"] == BASE)
-        and (not chosen.variant or variant["name"] in (*chosen.variant, BASE))
+        if (not chosen.group or set(chosen.group) & set(variant["groups"]))
+        and (not chosen.variant or variant["name"] in chosen.variant)
     ]
-    return values["base"], wanted
+    needed = {variant["name"] for variant in asked} | {against(variant) for variant in asked}
+    return values["base"], [variant for variant in values["variant"] if variant["name"] in needed]
+
+
+def against(variant: Mapping[str, Any]) -> str:
+    """The variant that this one is compared with."""
+    return str(variant.get("against", BASE))
 
 
 def slug(name: str) -> str:
@@ -82,27 +91,30 @@ def recipe_of(base: Mapping[str, Any], variant: Mapping[str, Any], seed: int, ch
     from neurodeploy.distill.recipe import load_recipe
 
     values = json.loads(json.dumps(dict(base)))
-    for table in ("student", "train", "teacher"):
+    for table in ("student", "train", "teacher", "data"):
         values[table] = {**values.get(table, {}), **variant.get(table, {})}
     values["data"] |= {key: value for key, value in (("train", chosen.data), ("test", chosen.test)) if value}
     values |= {"name": slug(variant["name"]), "seed": seed}
     values["train"] |= {"steps": chosen.steps, "eval_every": max(1, chosen.steps // 20)}
     recipe = load_recipe(values, chosen.overrides)
     if "hints" in variant:
-        values["teacher"]["hints"] = hints_at(recipe, variant["hints"])
+        values["teacher"]["hints"] = hints_at(recipe, variant["hints"], variant.get("guide"))
         recipe = load_recipe(values, chosen.overrides)
     return recipe
 
 
-def hints_at(recipe: Any, shares: Sequence[float]) -> list[dict[str, str]]:
-    """Hint pairs at these shares of the depths of both networks."""
+def hints_at(recipe: Any, shares: Sequence[float], guide: str | None) -> list[dict[str, str]]:
+    """Hint pairs at these shares of the depths of both networks, or of one picture with layers of the student."""
     from neurodeploy.networks.teachers import load_teacher
     from neurodeploy.zoo import teacher_spec
 
     points = load_teacher(teacher_spec(recipe.teacher.model), channels=recipe.student.channels).hint_points
     depth = recipe.student.depth
     return [
-        {"teacher": points[max(1, round(share * len(points))) - 1], "student": f"lif{max(1, round(share * depth)) - 1}"}
+        {
+            "teacher": guide or points[max(1, round(share * len(points))) - 1],
+            "student": f"lif{max(1, round(share * depth)) - 1}",
+        }
         for share in shares
     ]
 
@@ -152,12 +164,12 @@ def summary(chosen: argparse.Namespace) -> dict[str, Any]:
     """Every variant over its seeds, and against the one without hints of the same seed."""
     _, wanted = variants(chosen)
     runs = {v["name"]: [r for seed in chosen.seeds if (r := found(v, seed, chosen))] for v in wanted}
-    without = {one["seed"]: one for one in runs.get(BASE, [])}
     rows = []
     for variant in wanted:
         ones = runs[variant["name"]]
         if not ones:
             continue
+        without = {one["seed"]: one for one in runs.get(against(variant), [])}
         pairs = [(one, without[one["seed"]]) for one in ones if one["seed"] in without]
         gains = [one["psnr_db"] - base["psnr_db"] for one, base in pairs]
         shares = [reaches(one["curve"], base["psnr_db"], chosen.steps) for one, base in pairs]
@@ -166,6 +178,8 @@ def summary(chosen: argparse.Namespace) -> dict[str, Any]:
                 "name": variant["name"],
                 "groups": variant["groups"],
                 "hinted": bool(variant.get("hints")),
+                "taught": variant.get("guide") != "clean",
+                "base": against(variant) == variant["name"],
                 "runs": ones,
                 "psnr_db": statistics.mean(one["psnr_db"] for one in ones),
                 "psnr_std_db": statistics.stdev(one["psnr_db"] for one in ones) if len(ones) > 1 else 0.0,
@@ -175,12 +189,14 @@ def summary(chosen: argparse.Namespace) -> dict[str, Any]:
                 "ms_a_step": 1e3 * statistics.mean(one["seconds"] for one in ones) / chosen.steps,
             }
         )
-    return {"steps": chosen.steps, "rows": rows, "sentence": sentence(rows)}
+    sentences = {group: sentence(group, rows) for group in CLAIMS if any(group in row["groups"] for row in rows)}
+    return {"steps": chosen.steps, "rows": rows, "sentences": sentences}
 
 
-def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the runs support about hints, and no more."""
-    guided = [row for row in rows if "hints" in row["groups"] and row["hinted"] and row["gains_db"]]
+def sentence(group: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the runs of a group support about the teacher's hints, and no more."""
+    taught = [row for row in rows if group in row["groups"] and row["hinted"] and row["taught"]]
+    guided = [row for row in taught if row["gains_db"]]
     if not guided:
         return "No run with hints has ended beside one without."
     best = max(guided, key=lambda row: statistics.mean(row["gains_db"]))
@@ -210,22 +226,24 @@ def table(answer: Mapping[str, Any]) -> str:
     lines = []
     for group, title in GROUPS.items():
         rows = [row for row in answer["rows"] if group in row["groups"]]
-        if all(row["name"] == BASE for row in rows):
+        if all(row["base"] for row in rows):
             continue  # no variant of this group has been run
         lines += [f"**{capitalised(title)}**", ""]
         lines += ["| variant | integers dB | against no hints dB | its PSNR reached at | mean spike rate | ms a step |"]
         lines += ["|---|---|---|---|---|---|"]
         for row in rows:
-            gain = f"{statistics.mean(row['gains_db']):+.2f}" if row["gains_db"] and row["name"] != BASE else "-"
+            gain = f"{statistics.mean(row['gains_db']):+.2f}" if row["gains_db"] and not row["base"] else "-"
             shares = ["never" if share is None else f"{100 * share:.0f} %" for share in row["reached_at"]]
-            reached = ", ".join(shares) if shares and row["name"] != BASE else "-"
+            reached = ", ".join(shares) if shares and not row["base"] else "-"
             name, score = (
                 f"{row['name']} ({len(row['runs'])} seeds)",
                 f"{row['psnr_db']:.2f} ± {row['psnr_std_db']:.2f}",
             )
             lines.append(f"| {name} | {score} | {gain} | {reached} | {row['rate']:.3f} | {row['ms_a_step']:.0f} |")
         lines.append("")
-    return "\n".join([*lines, f"{answer['steps']:,} steps a run. {answer['sentence']}", ""])
+        if group in answer["sentences"]:
+            lines += [answer["sentences"][group], ""]
+    return "\n".join([*lines, f"{answer['steps']:,} steps a run.", ""])
 
 
 def plot(answer: Mapping[str, Any], group: str) -> str:

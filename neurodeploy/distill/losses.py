@@ -10,6 +10,8 @@ from torch import Tensor
 from neurodeploy.graph.spec import StudentSpec
 
 CHARBONNIER_EPSILON = 1e-3
+SMALLEST_VARIANCE = 1e-8
+"""Variance of a teacher's channel below which it is not scaled up any further: it is silent."""
 PATCH_EPSILON = 1e-6
 """Mean square error of a patch, of values in [0, 1], below which ``psnr`` and ``rmse`` hardly ask for less: 60 dB."""
 
@@ -43,14 +45,18 @@ def feature_loss(
 ) -> Tensor:
     """Mean square error of a hint, both (B, C, h, w).
 
-    ``normalise`` divides it by the teacher feature's mean square, so that its size does not depend on the teacher's
-    scale. ``mean`` takes that mean square over other parts of the batch as well.
+    ``normalise`` takes the mean off every channel of the teacher's feature and divides it by its standard deviation,
+    both over the batch: what is behind a ReLU has a large mean, which says nothing, and channels of very different
+    sizes. ``mean`` takes these statistics over other parts of the batch as well.
     """
-    error = (student.float() - teacher.float()).square().mean()
-    if not normalise:
-        return error
-    scale = teacher.float().square().mean()
-    return error / (scale if mean is None else mean(scale)).clamp(min=1e-12)
+    wanted = teacher.float()
+    if normalise:
+        centre, power = wanted.mean((0, 2, 3)), wanted.square().mean((0, 2, 3))
+        if mean is not None:
+            centre, power = mean(centre), mean(power)
+        spread = (power - centre.square()).clamp(min=SMALLEST_VARIANCE).sqrt()
+        wanted = (wanted - centre[:, None, None]) / spread[:, None, None]
+    return (student.float() - wanted).square().mean()
 
 
 def synaptic_operations(spec: StudentSpec, rates: Sequence[Tensor]) -> Tensor:

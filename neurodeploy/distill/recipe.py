@@ -57,7 +57,9 @@ class Hint(BaseModel):
 
     model_config = _STRICT
 
-    teacher: str = Field(description="name of the teacher's hint point")
+    teacher: str = Field(
+        description="name of the teacher's hint point, or a picture: what the teacher finds (restored), or clean"
+    )
     student: str = Field(description='name of the student\'s layer, for example "lif3"')
 
 
@@ -67,8 +69,10 @@ class TeacherRecipe(BaseModel):
     model_config = _STRICT
 
     model: str = Field(description="zoo name, ARCH:WEIGHTS, module:Class or a .onnx file")
-    hints: tuple[Hint, ...] | Literal["even", "none"] = Field(
-        "none", description='hint pairs; "even" spreads ``hint_count`` of them over both networks; "none": output only'
+    hints: tuple[Hint, ...] | Literal["restored", "even", "none"] = Field(
+        "none",
+        description='hint pairs; "restored": what the teacher takes off the picture guides ``hint_count`` of the'
+        ' student\'s layers; "even": that many of its features, spread over both networks; "none": output only',
     )
     hint_count: int = Field(2, ge=1, le=16)
 
@@ -119,7 +123,9 @@ class TrainRecipe(BaseModel):
     hint_feature: Literal["spikes", "membrane"] = Field(
         "membrane", description="spikes: time mean of the spikes; membrane: time mean of the input current"
     )
-    hint_normalise: bool = Field(True, description="divide the feature error by the teacher feature's mean square")
+    hint_normalise: bool = Field(
+        True, description="every channel of the teacher's feature with mean 0 and standard deviation 1"
+    )
     sop_target: float | None = Field(
         None, gt=0, description="synaptic operations a pixel that training holds the student down to"
     )

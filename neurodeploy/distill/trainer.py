@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neurodeploy.distill.hints import HintAdapters, choose_hints
+from neurodeploy.distill.hints import PICTURES, HintAdapters, choose_hints, picture_guides
 from neurodeploy.distill.losses import fft_loss, pixel_loss, sop_loss, synaptic_operations
 from neurodeploy.distill.precision import quickest
 from neurodeploy.distill.recipe import AnnSpec, Recipe
@@ -27,7 +27,7 @@ from neurodeploy.zoo import student_path
 
 GRID_LR_SHARE = 0.01
 """Peak learning rate of the stage on the integer grid, as a share of the float stage's."""
-HINT_LR_SHARE = 0.05
+HINT_LR_SHARE = 0.5
 """Learning rate of the hints' adapters, as a share of the others'."""
 
 FUSED_DEVICES = ("cpu", "cuda")
@@ -94,9 +94,10 @@ class Trainer:
             return None
         side = 4 * student.spec.unshuffle
         probe = torch.zeros(1, student.spec.channels, side, side, device=self.device)
-        points = tuple(dict.fromkeys(hint.teacher for hint in hints))
+        points = tuple(dict.fromkeys(hint.teacher for hint in hints if hint.teacher not in PICTURES))
         with torch.no_grad():
-            _, found = teacher.features(probe, points, torch.zeros(1, device=self.device))
+            restored, found = teacher.features(probe, points, torch.zeros(1, device=self.device))
+            found |= picture_guides(student.spec, probe, restored, probe)
         channels = [found[hint.teacher].shape[1] for hint in hints]
         return HintAdapters(hints, student.spec.width, channels).to(self.device)
 
@@ -163,6 +164,7 @@ class Trainer:
             if self.train.output_weight > 0:
                 loss = loss + self.train.output_weight * pixel_loss("l1", restored.float(), guide.float())
             if hints:
+                guides |= picture_guides(self.student.spec, degraded, guide, clean)
                 hint = hints.loss(features, guides, normalise=self.train.hint_normalise, mean=self.team.mean)
                 loss = loss + gamma * hint
                 parts["hint"] = hint.detach()

@@ -86,19 +86,32 @@ def test_every_variant_is_a_recipe(pictures: str, tmp_path: Path) -> None:
     places = {v["name"]: ablation.recipe_of(base, v, 0, chosen).teacher.hints for v in wanted if "hints" in v}
     assert places["decoder hints"][-1].student == "lif3"
     assert places["encoder hints"][0].student == "lif0"
+    assert {hint.teacher for hint in places["restored hints"]} == {"restored"}
+    assert [hint.student for hint in places["restored hints"]] == [f"lif{layer}" for layer in range(4)]
 
 
 def test_the_sentence_says_what_the_runs_support() -> None:
-    def row(name: str, gains: list[float], reached: list[float | None]) -> dict[str, object]:
-        hinted = name != "no hints"
-        return {"name": name, "groups": ["hints"], "hinted": hinted, "gains_db": gains, "reached_at": reached}
+    def row(name: str, gains: list[float], reached: list[float | None], *, taught: bool = True) -> dict[str, object]:
+        about = {"groups": ["chain"], "hinted": name != "no hints", "taught": taught}
+        return {"name": name, "gains_db": gains, "reached_at": reached, **about}
 
     base = row("no hints", [0.0, 0.0], [1.0, 1.0])
-    assert "holds here" in ablation.sentence([base, row("a", [0.1, 0.2], [0.4, 0.5])])
-    assert "does not hold" in ablation.sentence([base, row("a", [0.1, 0.2], [0.4, 0.6])])
-    assert "holds here" in ablation.sentence([base, row("a", [0.4, 0.3], [0.9, 0.8])])
-    assert "does not hold" in ablation.sentence([base, row("a", [0.9, -0.1], [0.2, None])])
-    assert "No run" in ablation.sentence([base])
+    assert "holds here" in ablation.sentence("chain", [base, row("a", [0.1, 0.2], [0.4, 0.5])])
+    assert "does not hold" in ablation.sentence("chain", [base, row("a", [0.1, 0.2], [0.4, 0.6])])
+    assert "holds here" in ablation.sentence("chain", [base, row("a", [0.4, 0.3], [0.9, 0.8])])
+    assert "does not hold" in ablation.sentence("chain", [base, row("a", [0.9, -0.1], [0.2, None])])
+    assert "No run" in ablation.sentence("chain", [base])
+    assert "No run" in ablation.sentence("hints", [base, row("a", [0.4, 0.3], [0.9, 0.8])])
+    # what the clean picture does is not the teacher's doing
+    assert "No run" in ablation.sentence("chain", [base, row("a", [0.4, 0.3], [0.4, 0.4], taught=False)])
+
+
+def test_a_variant_brings_what_it_is_compared_with(pictures: str, tmp_path: Path) -> None:
+    chosen = ablation.options([*arguments(pictures, tmp_path), "--variant", "chain, restored hints"])
+    _, wanted = ablation.variants(chosen)
+    assert [variant["name"] for variant in wanted] == ["chain, no hints", "chain, restored hints"]
+    chosen = ablation.options([*arguments(pictures, tmp_path), "--group", "time"])
+    assert ablation.variants(chosen)[1][0]["name"] == "no hints"
 
 
 def test_when_a_curve_reaches_a_score() -> None:
