@@ -70,11 +70,11 @@ class TeacherRecipe(BaseModel):
 
     model: str = Field(description="zoo name, ARCH:WEIGHTS, module:Class or a .onnx file")
     hints: tuple[Hint, ...] | Literal["restored", "even", "none"] = Field(
-        "none",
+        "restored",
         description='hint pairs; "restored": what the teacher takes off the picture guides ``hint_count`` of the'
         ' student\'s layers; "even": that many of its features, spread over both networks; "none": output only',
     )
-    hint_count: int = Field(2, ge=1, le=16)
+    hint_count: int = Field(4, ge=1, le=16)
 
 
 class AnnSpec(BaseModel):
@@ -94,8 +94,8 @@ Precision = Literal["fp32", "winograd", "bf16"]
 class TrainRecipe(BaseModel):
     """How to train. Losses of H-KD (arXiv 2504.01755): L1 + 0.1 FFT + gamma * feature MSE; AdamW, cosine.
 
-    By default a teacher guides the output alone; with ``teacher.hints = "even"`` and ``output_weight = 0`` it is the
-    paper's recipe.
+    By default a teacher's picture guides the output and some layers before it; with ``teacher.hints = "even"``,
+    ``hint_normalise = false`` and ``output_weight = 0`` it is the paper's recipe.
     """
 
     model_config = _STRICT
