@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from neurodeploy.report import numbers
 from neurodeploy.report.png import png_uri
+from neurodeploy.report.svg import COLOURS
 
 CHIPS_SHOWN = 12
 CORES_A_ROW = 16
@@ -105,7 +106,7 @@ def _chip(parts: Sequence[Mapping[str, Any]], cores: int, layers: Sequence[str],
         path = "".join(_cell(core) for core in range(first, first + part["cores"]))
         words = f"{part['layer']}: {part['cores']} cores, neurons {part['first']:,} to {part['last'] - 1:,}"
         shape = '<g><title>{}</title><path class="part-{}" d="{}"/></g>'
-        shapes.append(Markup(shape).format(words, layers.index(part["layer"]) % 8, path))
+        shapes.append(Markup(shape).format(words, layers.index(part["layer"]) % COLOURS, path))
         first += part["cores"]
     free = "".join(_cell(core) for core in range(first, cores))
     said = "; ".join(f"{part['layer']} {part['cores']} cores" for part in parts)

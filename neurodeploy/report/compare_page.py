@@ -134,7 +134,7 @@ def _course(name: str, place: int, report: Mapping[str, Any], profile: str, key:
     images = [(image["rate"], cost / ann) for image, cost in zip(report["counts"]["per_image"], costs, strict=True)]
     return {
         "model": name,
-        "style": place % 8,
+        "style": place % svg.COLOURS,
         "rate": rate,
         "ratio": line["ratio"],
         "fixed": line["fixed_pj"] / ann,

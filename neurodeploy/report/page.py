@@ -257,6 +257,7 @@ def environment() -> Environment:
     made.globals |= {
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "colours": svg.COLOURS,
         "heat_map": charts.heat_map,
         "highest": charts.highest,
         "histogram": charts.histogram,

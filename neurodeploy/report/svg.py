@@ -11,6 +11,8 @@ from neurodeploy.report import numbers
 
 WIDTH, HEIGHT = 380, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 8, 26, 40
+COLOURS = 12
+"""Parts that the style sheet has colours for; the next one has the first again."""
 SMALLEST_GAP = 15.0
 """Between two labels at the right edge, in units of the chart."""
 
@@ -30,7 +32,7 @@ def stack(shares: Sequence[float]) -> Markup:
     for place, share in enumerate(shares):
         width = 100 * max(share, 0.0)
         rect = Markup('<rect class="part-{}" x="{:.3f}" width="{:.3f}" height="10"/>')
-        parts.append(rect.format(place % 8, left, width))
+        parts.append(rect.format(place % COLOURS, left, width))
         left += width
     return Markup(
         '<svg class="bar stack" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" focusable="false">'

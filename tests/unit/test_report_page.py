@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from neurodeploy.errors import InternalError
-from neurodeploy.report import numbers, svg
+from neurodeploy.report import numbers, page, svg
 from neurodeploy.report.compare_page import compare_html, energy_bars, withheld
 from neurodeploy.report.energy import energy_words
 from neurodeploy.report.markdown import deploy_markdown
@@ -353,3 +354,13 @@ def test_pages_are_made_without_torch():
     modules = ", ".join(f"neurodeploy.report.{name}" for name in ("page", "compare_page", "markdown"))
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_part_has_a_colour_of_its_own_in_light_and_in_dark() -> None:
+    style = (Path(page.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
+    for theme in style.split("@media (prefers-color-scheme: dark)", 1):
+        found = dict(re.findall(r"--p(\d+): (#[0-9a-f]{6});", theme[:2000]))
+        assert len(found) == len(set(found.values())) == svg.COLOURS
+    for part in range(svg.COLOURS):
+        for selector in (f"svg .part-{part}, .key-{part} ", f"svg.chart line.snn.line-{part} "):
+            assert style.count(selector) == 1
