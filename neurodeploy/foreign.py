@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from neurodeploy.errors import UserError
+from neurodeploy.graph.cycles import with_early_biases
 from neurodeploy.graph.nir_file import read_nir
 from neurodeploy.graph.passes import with_scaled_input
 from neurodeploy.graph.rules import NEURONS
@@ -38,6 +39,7 @@ class Told:
     dt: float | None = None
     white: float | None = None
     arrays: bool = False
+    first_step_bias: bool = False
 
 
 def nir_model(path: Path, told: Told) -> GraphModel:
@@ -47,6 +49,8 @@ def nir_model(path: Path, told: Told) -> GraphModel:
         UserError: It cannot be read, its hint of the host side is damaged, or dt and the number of steps are not known.
     """
     graph = read_nir(path)
+    if told.first_step_bias:
+        graph = with_early_biases(graph)
     facts = Facts(name=path.stem, path=path)
     host = _hinted(graph, path)
     if host is not None:

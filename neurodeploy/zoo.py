@@ -196,6 +196,7 @@ def resolve(
     dt: float | None = None,
     white: float | None = None,
     arrays: bool = False,
+    first_step_bias: bool = False,
     untrained: bool = False,
 ) -> Model:
     """The model that a MODEL argument names.
@@ -207,6 +208,7 @@ def resolve(
         dt: Length of a time step in seconds for a ``.nir`` that does not say.
         white: What a ``.nir`` or ``.net`` that does not say takes for white in a picture; 1 and 255 without it.
         arrays: Its input are arrays, whose values such a file takes as they are.
+        first_step_bias: Biases on feedback edges of a ``.nir`` count in the first step, too.
         untrained: Take a recipe, too, or a zoo entry without weights: its student with weights that nobody trained.
 
     Raises:
@@ -223,7 +225,7 @@ def resolve(
     if path.is_dir():
         return _from_folder(path)
     if path.is_file():
-        return _from_file(path, Told(steps, dt, white, arrays))
+        return _from_file(path, Told(steps, dt, white, arrays, first_step_bias))
     if ":" in text:
         return TeacherModel(spec=text, facts=Facts(name=text, path=_weights_of(text)))
     raise _unknown(text)

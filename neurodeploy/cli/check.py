@@ -10,6 +10,7 @@ from neurodeploy.cli.findings import findings_text
 from neurodeploy.cli.options import (
     assume_option,
     dt_option,
+    first_step_bias_option,
     image_option,
     model_argument,
     profile_option,
@@ -37,6 +38,7 @@ from neurodeploy.cli.settings import Settings, verb
 @steps_option
 @dt_option
 @white_option
+@first_step_bias_option
 @target_options
 def command(
     settings: Settings,
@@ -51,6 +53,7 @@ def command(
     steps: int | None,
     dt: float | None,
     white: float | None,
+    first_step_bias: bool,
     options: dict[str, str],
 ) -> int:
     """Say every reason why a model would not export, map or fit.
@@ -70,7 +73,7 @@ def command(
     from neurodeploy.targets.check import check_fit
     from neurodeploy.zoo import resolve
 
-    chosen = resolve(model, steps=steps, dt=dt, white=white, untrained=True)
+    chosen = resolve(model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias, untrained=True)
     result = check_fit(
         deployable(chosen, size=size, image=image, seed=seed_of(settings)),
         target,

@@ -13,6 +13,7 @@ from neurodeploy.cli.options import (
     FiniteRange,
     assume_option,
     dt_option,
+    first_step_bias_option,
     force_option,
     scheduler_option,
     seed_of,
@@ -93,6 +94,7 @@ def _file(name: str, text: str) -> Callable[[Any], Any]:
 @steps_option
 @dt_option
 @white_option
+@first_step_bias_option
 @force_option
 def command(settings: Settings, models: tuple[str, ...], measure: str | None, **options: Any) -> int:
     """Count the operations of real runs and price them.
@@ -121,6 +123,11 @@ def command(settings: Settings, models: tuple[str, ...], measure: str | None, **
     return _compare(settings, models, options) if options["compare"] else _report(settings, models[0], options)
 
 
+def _told(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user says of a file that does not say it itself."""
+    return {key: options[key] for key in ("steps", "dt", "white", "first_step_bias")}
+
+
 def _report(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
     from neurodeploy.report.checks import parse_checks
     from neurodeploy.report.latex import latex_table
@@ -133,7 +140,7 @@ def _report(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
         return _arrays(settings, model, options)
     checks = parse_checks(options["checks"])
     printed = _to_stdout(settings, options)
-    chosen = resolve(model, steps=options["steps"], dt=options["dt"], white=options["white"])
+    chosen = resolve(model, **_told(options))
     html = options["html"]
     with connected(options["scheduler"]) as pool, progress(settings, "counting") as update:
         report = measure_energy(
@@ -174,7 +181,7 @@ def _arrays(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
     if given or not are_arrays(options["inputs"]):
         raise click.UsageError(f"--input takes .npy files, and no {', '.join(given) or 'pictures'} beside them")
     report = arrays_report(
-        resolve(model, steps=options["steps"], dt=options["dt"], white=options["white"], arrays=True),
+        resolve(model, **_told(options), arrays=True),
         options["inputs"],
         load_profiles(options["profiles"] or DEFAULT_PROFILES),
         hops=options["hops"],
@@ -204,7 +211,7 @@ def _compare(settings: Settings, models: Sequence[str], options: Mapping[str, An
     printed = _to_stdout(settings, options)
     with progress(settings, "counting") as update:
         found = compare_energy(
-            [resolve(model, steps=options["steps"], dt=options["dt"], white=options["white"]) for model in models],
+            [resolve(model, **_told(options)) for model in models],
             _opener(settings, options),
             typed=models,
             profiles=options["profiles"] or DEFAULT_PROFILES,

@@ -10,6 +10,7 @@ from neurodeploy.cli.options import (
     FiniteRange,
     device_of,
     dt_option,
+    first_step_bias_option,
     force_option,
     model_argument,
     scheduler_option,
@@ -46,6 +47,7 @@ from neurodeploy.errors import UserError
 @steps_option
 @dt_option
 @white_option
+@first_step_bias_option
 @force_option
 def command(
     settings: Settings,
@@ -62,6 +64,7 @@ def command(
     steps: int | None,
     dt: float | None,
     white: float | None,
+    first_step_bias: bool,
     force: bool,
 ) -> None:
     """Restore a folder of pictures and score it.
@@ -79,7 +82,7 @@ def command(
     from neurodeploy.simulate.cluster import connected
     from neurodeploy.zoo import resolve
 
-    chosen = resolve(model, steps=steps, dt=dt, white=white)
+    chosen = resolve(model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias)
     if sigma is not None and chosen.kind != "teacher":
         raise UserError(
             "is told to networks that take a noise level; this one takes a picture alone",

@@ -8,6 +8,7 @@ import click
 
 from neurodeploy.cli.options import (
     dt_option,
+    first_step_bias_option,
     force_option,
     image_option,
     model_argument,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 @steps_option
 @dt_option
 @white_option
+@first_step_bias_option
 @target_options
 @nir_compat_option
 @click.option("--no-verify", is_flag=True, help="Do not read the files back and compare.")
@@ -53,6 +55,7 @@ def command(
     steps: int | None,
     dt: float | None,
     white: float | None,
+    first_step_bias: bool,
     options: dict[str, str],
     nir_compat: str | None,
     no_verify: bool,
@@ -77,7 +80,7 @@ def command(
     from neurodeploy.zoo import resolve
 
     options |= {} if nir_compat is None else {"compat": nir_compat}
-    named = resolve(model, steps=steps, dt=dt, white=white)
+    named = resolve(model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias)
     if isinstance(named, TeacherModel) and target == "onnx":
         _teacher(settings, named, out, options, force)
         return

@@ -8,6 +8,7 @@ import click
 
 from neurodeploy.cli.options import (
     dt_option,
+    first_step_bias_option,
     force_option,
     model_argument,
     out_option,
@@ -47,6 +48,7 @@ from neurodeploy.cli.settings import Settings, verb
 @steps_option
 @dt_option
 @white_option
+@first_step_bias_option
 @force_option
 def command(
     settings: Settings,
@@ -63,6 +65,7 @@ def command(
     steps: int | None,
     dt: float | None,
     white: float | None,
+    first_step_bias: bool,
     force: bool,
 ) -> int:
     """Restore pictures in the chip's integers.
@@ -92,7 +95,7 @@ def command(
     from neurodeploy.simulate.cluster import connected
     from neurodeploy.zoo import resolve
 
-    chosen = resolve(model, steps=steps, dt=dt, white=white, arrays=are_arrays(images))
+    chosen = resolve(model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias, arrays=are_arrays(images))
     with connected(scheduler) as pool, progress(settings, "simulating") as update:
         how = How(backend=backend, tile=tile, jobs=jobs, memory=memory << 20, pool=pool)
         data = simulate(chosen, images, out, how=how, trace=trace, resume=resume, force=force, progress=update)

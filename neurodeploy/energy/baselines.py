@@ -73,10 +73,17 @@ def baselines(counts: Counts, teacher: Teacher | None = None) -> tuple[Baseline,
     """The networks to compare with, means over the images of ``counts``."""
     dense, padded = counts.mean("dense_mac"), counts.mean("dense_mac_padded")
     outputs, hidden = _activations(counts)
+    passes = max(layer.ann_passes for layer in counts.layers)
     levels = max((layer.populations for layer in counts.layers if layer.kind == "spiking"), default=1)
     bits = qnn_bits(counts.steps, levels)
     dense_ann = Baseline(
-        "ann_dense", "ANN of the same shape, dense", dense, padded, additions=outputs, comparisons=hidden
+        "ann_dense",
+        "ANN of the same shape, dense",
+        dense,
+        padded,
+        additions=outputs,
+        comparisons=hidden,
+        note="" if passes == 1 else f"recurrent: what feedback reaches is computed in each of the {passes} time steps",
     )
     found = [
         dense_ann,
@@ -107,9 +114,10 @@ def baselines(counts: Counts, teacher: Teacher | None = None) -> tuple[Baseline,
 
 def _activations(counts: Counts) -> tuple[float, float]:
     """Outputs of all layers, and of those with an activation function, mean over the images."""
+    layers = [layer for image in counts.images for layer in image.layers]
+    computed = [(layer.activations * layer.ann_passes, layer.kind == "spiking") for layer in layers]
     images = len(counts.images)
-    hidden = sum(layer.activations for layer in counts.layers if layer.kind == "spiking")
-    return counts.total("activations") / images, hidden / images
+    return sum(count for count, _ in computed) / images, sum(count for count, hidden in computed if hidden) / images
 
 
 def _nonzero_share(counts: Counts) -> float:

@@ -34,6 +34,7 @@ class Connection:
             output goes into another convolution.
         copies: Populations of the receiver. With binary spikes each carries its own copy of the synapses.
         first: Whether this is the connection that the node's parameters are booked on.
+        delay: Steps after which what the source sends arrives: the feedback edges in between, usually 0.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Connection:
     row: str
     copies: int
     first: bool
+    delay: int = 0
 
 
 def connections(net: IntegerNetwork) -> tuple[Connection, ...]:
@@ -59,16 +61,28 @@ def connections(net: IntegerNetwork) -> tuple[Connection, ...]:
             ):
                 raise UserError("a convolution after a flatten is not counted", node=name)
             first = True
-            for row, copies in _receivers(net, name):
-                for source in _roots(net, name):
-                    found.append(_connection(net, name, node, source, row, copies, first))
+            for row, copies, after in _receivers(net, name):
+                for source, before in _roots(net, name):
+                    found.append(_connection(net, name, node, source, row, copies, first, before + after))
                     first = False
         elif isinstance(node, IntegerLif | IntegerReadout):
             copies = len(node.levels) if isinstance(node, IntegerLif) else 1
-            for source in _roots(net, name):
+            for source, delay in _roots(net, name):
                 if isinstance(net.nodes[source], IntegerLif | IntegerInput):
-                    found.append(_connection(net, f"{source}->{name}", None, source, name, copies, False))
+                    found.append(_connection(net, f"{source}->{name}", None, source, name, copies, False, delay))
     return tuple(found)
+
+
+def fed_back(net: IntegerNetwork) -> frozenset[str]:
+    """Nodes that a feedback edge leads to, directly or not: they differ from step to step whatever the input is."""
+    found: set[str] = set()
+    waiting = [target for _, target in net.feedback]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += net.targets(name)
+    return frozenset(found)
 
 
 def rows(net: IntegerNetwork) -> tuple[str, ...]:
@@ -86,39 +100,42 @@ def _connection(
     row: str,
     copies: int,
     first: bool,
+    delay: int,
 ) -> Connection:
     spiking = isinstance(net.nodes[source], IntegerLif)
-    return Connection(name=name, node=node, source=source, spiking=spiking, row=row, copies=copies, first=first)
+    return Connection(name, node, source, spiking, row, copies, first, delay)
 
 
-def _roots(net: IntegerNetwork, name: str) -> Iterator[str]:
-    """What really drives a node: its sources, looked at through flattens."""
+def _roots(net: IntegerNetwork, name: str) -> Iterator[tuple[str, int]]:
+    """What really drives a node: its sources, looked at through flattens, and the feedback edges in between."""
     for source in net.sources(name):
+        late = int((source, name) in net.feedback)
         if isinstance(net.nodes[source], IntegerFlatten):
-            yield from _roots(net, source)
+            yield from ((root, late + before) for root, before in _roots(net, source))
         else:
-            yield source
+            yield source, late
 
 
-def _receivers(net: IntegerNetwork, name: str) -> list[tuple[str, int]]:
-    """Rows and population counts of the neurons that a convolution's output arrives at."""
-    found: list[tuple[str, int]] = []
+def _receivers(net: IntegerNetwork, name: str) -> list[tuple[str, int, int]]:
+    """Rows and population counts of the neurons that a convolution's output arrives at, and how late."""
+    found: list[tuple[str, int, int]] = []
     linear = False
-    for target in _targets(net, name):
+    for target, late in _targets(net, name):
         node = net.nodes[target]
         if isinstance(node, IntegerLif):
-            found.append((target, len(node.levels)))
+            found.append((target, len(node.levels), late))
         elif isinstance(node, IntegerReadout):
-            found.append((target, 1))
+            found.append((target, 1, late))
         else:
             linear = True
     # an output nobody receives still costs what it costs to compute
-    return [*found, (name, 1)] if linear or not found else found
+    return [*found, (name, 1, 0)] if linear or not found else found
 
 
-def _targets(net: IntegerNetwork, name: str) -> Iterator[str]:
+def _targets(net: IntegerNetwork, name: str) -> Iterator[tuple[str, int]]:
     for target in net.targets(name):
+        late = int((name, target) in net.feedback)
         if isinstance(net.nodes[target], IntegerFlatten):
-            yield from _targets(net, target)
+            yield from ((end, late + after) for end, after in _targets(net, target))
         else:
-            yield target
+            yield target, late

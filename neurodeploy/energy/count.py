@@ -2,7 +2,7 @@
 
 A synaptic operation is one spike arriving at one in-bounds synapse. The count of a layer is the sum over its spikes of
 the in-bounds fan-out of the place where they occurred, see :mod:`neurodeploy.energy.geometry`; nothing is estimated
-from a mean rate.
+from a mean rate. Over a feedback edge spikes arrive a step later: those of the last step do not arrive in the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from neurodeploy.energy.arrivals import LinkTables, is_plain, places_reached
 from neurodeploy.energy.connections import Connection, connections
 from neurodeploy.energy.geometry import Shape, node_shapes, nonzero_outputs, reached, tap_histogram
 from neurodeploy.energy.results import Counts, ImageCounts
-from neurodeploy.energy.tally import LayerCounts, empty_rows
+from neurodeploy.energy.tally import LayerCounts, ann_passes, empty_rows
 from neurodeploy.errors import InternalError
 from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerLif, IntegerNetwork
 from neurodeploy.simulate import kernel
@@ -41,6 +41,8 @@ class _Image:
     name: str
     extent: Pair
     shapes: dict[str, Shape]
+    passes: dict[str, int]
+    """How often an ANN of the same shape computes what a node puts out."""
     blank: dict[str, LayerCounts]
     """What can be said of the layers without running."""
     codes_seen: int = 0
@@ -81,10 +83,11 @@ class OperationCounter:
         self._spiking = tuple(lif.name for lif in net.lifs())
         self._held: dict[Pair, dict[str, Shape]] = {}
         """Shapes of all nodes for images of the last size, as the kernel holds them."""
-        self._plain_input = all(map(is_plain, self._from[net.input.name])) and kernel.missing() is None
+        plain = all(map(is_plain, self._from[net.input.name])) and not net.feedback
+        self._plain_input = plain and kernel.missing() is None
         self._plain = all(is_plain(link) and self._is_small(link) for link in self._links if link.spiking)
         self._nonzero = {link.name: _weights_at(link) for link in self._links}
-        self._empty: dict[Pair, tuple[dict[str, Shape], dict[str, LayerCounts]]] = {}
+        self._empty: dict[tuple[Pair, bool], tuple[dict[str, Shape], dict[str, LayerCounts]]] = {}
         """What images of the last size hold before anything has run."""
         self._reached: dict[tuple[str, Pair], list[int]] = {}
         """(layer, extent of the image) -> places that receive something, if all sources spike everywhere."""
@@ -114,7 +117,7 @@ class OperationCounter:
         """Counts what the analog input drives."""
         image = self._image
         if image is None or image.codes_seen >= image.extent[0] * image.extent[1]:
-            image = self._open(extent)
+            image = self._open(extent, sequence=codes.ndim == 4)
         image.codes_seen += codes.shape[-2] * codes.shape[-1]
         name = self.net.input.name
         frames = codes if codes.ndim == 4 else codes[None]
@@ -127,10 +130,9 @@ class OperationCounter:
         maps = [(frame != 0).astype(np.float64) for frame in (*frames, (frames != 0).any(axis=0))]
         for place, events in enumerate(maps):
             histograms = self._histograms(name, events, origin, extent)
-            if place == len(frames):
+            if (place < len(frames)) == (image.passes[name] > 1):
                 self._book_ann(image, name, self._sums(name, histograms))
-                continue
-            for link in self._from[name]:
+            for link in self._from[name] if place < len(frames) else ():
                 if link.node is not None:
                     weights = _cropped(self._nonzero[link.name], link, image, codes, origin)
                     image.rows[link.row].mac_nonzero += repeats * link.copies * _sum(histograms[link.name] * weights)
@@ -157,10 +159,11 @@ class OperationCounter:
         events = fired.sum(axis=0, dtype=np.float64)
         self._keep_arrived(image, step, name, events > 0, origin, extent)
         self._book_spikes(image, step, name, _sum(events), events, origin, extent)
-        if self.net.host.steps == 1:
+        if self.net.host.steps == 1 or image.passes[name] > 1:
             ever = np.minimum(events, 1.0)
+            self._book_ann(image, name, self._sums(name, self._histograms(name, ever, origin, extent)), step)
+        if self.net.host.steps == 1:
             row.activations_nonzero += _sum(ever)
-            self._book_ann(image, name, self._sums(name, self._histograms(name, ever, origin, extent)))
         else:
             self._keep_ever(image, name, events > 0, origin, extent)
 
@@ -226,16 +229,18 @@ class OperationCounter:
         spikes = self.net.host.steps * (len(source.levels) if isinstance(source, IntegerLif) else 1)
         return isinstance(link.node, IntegerConv) and link.node.weight.size * spikes < SMALL
 
-    def _open(self, extent: Pair) -> _Image:
+    def _open(self, extent: Pair, sequence: bool) -> _Image:
         name = self._next
         self._close()
-        if extent not in self._empty:
-            self._empty = {extent: (node_shapes(self.net, extent), empty_rows(self.net, extent))}
-        shapes, rows = self._empty[extent]
+        key = extent, sequence
+        if key not in self._empty:
+            self._empty = {key: (node_shapes(self.net, extent), empty_rows(self.net, extent, sequence))}
+        shapes, rows = self._empty[key]
         self._image = _Image(
             name=name or f"image {len(self._done) + 1}",
             extent=extent,
             shapes=shapes,
+            passes=ann_passes(self.net, sequence),
             blank=rows,
         )
         return self._image
@@ -258,18 +263,20 @@ class OperationCounter:
             return
         histograms = self._histograms(name, events, origin, extent)
         for link in self._from[name]:
+            if step + link.delay >= self.net.host.steps:
+                continue
             row, histogram = image.rows[link.row], histograms[link.name]
             operations = link.copies * _sum(histogram) * _outputs(link)
             row.sop += operations
-            row.per_step["sop"] = _added(row.per_step["sop"], [operations], step)
+            row.per_step["sop"] = _added(row.per_step["sop"], [operations], step + link.delay)
             weights = _cropped(self._nonzero[link.name], link, image, events, origin)
             row.sop_nonzero += link.copies * _sum(histogram * weights)
 
-    def _book_ann(self, image: _Image, name: str, taps: Sequence[int]) -> None:
+    def _book_ann(self, image: _Image, name: str, taps: Sequence[int], step: int = 0) -> None:
         """Of every connection behind ``name``, the taps that something other than 0 arrives at in some step."""
         booked: set[str] = set()
         for link, arrived in zip(self._from[name], taps, strict=True):
-            if link.node is not None and link.name not in booked:
+            if link.node is not None and link.name not in booked and step + link.delay < self.net.host.steps:
                 booked.add(link.name)
                 image.rows[link.row].ann_mac_nonzero += arrived * _outputs(link)
 
@@ -320,6 +327,8 @@ class OperationCounter:
                 self._book_counts(image, name, arrivals)
         for name, ever in image.ever.items():
             image.rows[name].activations_nonzero += int(np.count_nonzero(ever))
+            if image.passes[name] > 1:
+                continue
             taps = self._histograms(name, ever.astype(np.float64), (0, 0), (ever.shape[1], ever.shape[2]))
             self._book_ann(image, name, self._sums(name, taps))
         for link in self._links:
@@ -378,6 +387,8 @@ def _receiving(image: _Image, links: Sequence[Connection], shape: Shape, steps: 
         arrived = np.ones((1, groups, *image.shapes[link.source][1:]), np.bool_)  # the same in all steps
         if link.spiking:
             arrived = image.arrived[(link.source, groups)]
+            if link.delay:
+                arrived = np.concatenate([np.zeros_like(arrived[: link.delay]), arrived[: -link.delay]])
         if isinstance(link.node, IntegerDense):
             any_at = arrived.any(axis=(1, 2, 3), keepdims=True)
             maps.append(np.broadcast_to(any_at, (len(arrived), 1, *shape[1:])))

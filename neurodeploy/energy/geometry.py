@@ -152,7 +152,7 @@ def node_shapes(net: IntegerNetwork, extent: Pair) -> dict[str, Shape]:
         if isinstance(node, IntegerInput):
             shapes[name] = (node.channels, *extent)
             continue
-        incoming = shapes[net.sources(name)[0]]
+        incoming = shapes[net.forward_sources(name)[0]]
         shapes[name] = incoming
         if isinstance(node, IntegerConv):
             height, width = (

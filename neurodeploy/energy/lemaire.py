@@ -59,9 +59,9 @@ def ann_pj(counts: Counts, profile: Profile, base: Baseline) -> float | None:
         mac, out = getattr(layer, counted) / images, layer.activations / images
         held = (layer.inputs / images, layer.parameters, out)
         inputs, weights, outputs = (access_price(table, size * WORD_BITS // 8).picojoules * share for size in held)
-        total += mac * (inputs + weights) + out * (weights + outputs)
+        total += mac * (inputs + weights) + layer.ann_passes * out * (weights + outputs)
         if energy.address_add is not None:
-            total += (layer.inputs / images + out) * energy.address_add.picojoules
+            total += layer.ann_passes * (layer.inputs / images + out) * energy.address_add.picojoules
     return total
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neurodeploy.energy.connections import Connection, connections, rows
+from neurodeploy.energy.connections import Connection, connections, fed_back, rows
 from neurodeploy.energy.geometry import Pair, Shape, node_shapes, synapses
 from neurodeploy.quantize.network import IntegerConv, IntegerLif, IntegerNetwork, IntegerReadout
 
@@ -37,10 +37,12 @@ class LayerCounts:
             without a weight.
         resets: Hard resets, one a spike.
         leak_multiplications: One a register and step whose decay is neither none nor everything.
-        dense_mac: MACs of the same layers as an ANN, in bounds, one pass, one population.
+        ann_passes: How often an ANN of the same shape computes the layer: once, or once a step where feedback reaches
+            it, or where codes of a network with feedback differ from step to step.
+        dense_mac: MACs of the same layers as an ANN, in bounds, one population, in all of its passes.
         dense_mac_padded: The same with the taps in the padding.
-        ann_mac_nonzero: ``dense_mac`` restricted to inputs other than 0 (in any step).
-        activations: Outputs of the layer as an ANN; ``activations_nonzero`` those that are not 0 (in any step).
+        ann_mac_nonzero: ``dense_mac`` restricted to inputs other than 0 (in any step, or in the step of the pass).
+        activations: Outputs of one pass of an ANN; ``activations_nonzero`` those that are not 0 (in any step).
         inputs: Places that drive it; ``synapses`` their in-bounds synapses, in all copies.
         parameters: Weights, biases and thresholds, once; ``parameters_repeated`` as binary spikes carry them.
         state_bits: Current and membrane of all its neurons.
@@ -65,6 +67,7 @@ class LayerCounts:
     bias_additions: int = 0
     resets: int = 0
     leak_multiplications: int = 0
+    ann_passes: int = 1
     dense_mac: int = 0
     dense_mac_padded: int = 0
     ann_mac_nonzero: int = 0
@@ -110,6 +113,7 @@ class LayerCounts:
             "in_bounds_fanout": self.in_bounds_fanout,
             **{key: getattr(self, key) for key in HELD},
             "state_bytes": self.state_bits // 8,
+            "ann_passes": self.ann_passes,
             "per_step": self.per_step,
         }
 
@@ -133,26 +137,39 @@ def merged(one: LayerCounts, other: LayerCounts) -> LayerCounts:
     return replace(largest, **summed, per_step=steps)
 
 
-def empty_rows(net: IntegerNetwork, extent: Pair) -> dict[str, LayerCounts]:
+def ann_passes(net: IntegerNetwork, sequence: bool) -> dict[str, int]:
+    """Node -> how often an ANN of the same shape computes what it puts out; see :class:`LayerCounts`.
+
+    Args:
+        net: The network.
+        sequence: Whether the input differs from step to step.
+    """
+    stepwise = net.nodes if net.feedback and sequence else fed_back(net)
+    return {name: net.host.steps if name in stepwise else 1 for name in net.nodes}
+
+
+def empty_rows(net: IntegerNetwork, extent: Pair, sequence: bool = False) -> dict[str, LayerCounts]:
     """Everything that can be said of one image without running the network.
 
     Args:
         net: The network.
         extent: (H, W) of the network's input.
+        sequence: Whether the input differs from step to step.
     """
+    passes = ann_passes(net, sequence)
     shapes = node_shapes(net, extent)
     steps = net.host.steps
     found: dict[str, LayerCounts] = {}
     for name in rows(net):
         node = net.nodes[name]
-        row = LayerCounts(name=name, kind="linear", shape=shapes[name], populations=1)
+        row = LayerCounts(name, "linear", shapes[name], populations=1, ann_passes=passes[name])
         row.per_step = {key: [0] * steps for key in STEPPED}
         if isinstance(node, IntegerLif | IntegerReadout):
             _hold_neurons(row, node, steps)
         found[name] = row
     seen: set[str] = set()
     for link in connections(net):
-        _hold_synapses(found[link.row], net, link, shapes, seen)
+        _hold_synapses(found[link.row], net, link, shapes, seen, passes[link.source])
     return found
 
 
@@ -182,7 +199,7 @@ def _decaying_channels(decay: int | np.ndarray[Any, np.dtype[np.int64]], channel
 
 
 def _hold_synapses(
-    row: LayerCounts, net: IntegerNetwork, link: Connection, shapes: dict[str, Shape], seen: set[str]
+    row: LayerCounts, net: IntegerNetwork, link: Connection, shapes: dict[str, Shape], seen: set[str], passes: int
 ) -> None:
     source = shapes[link.source]
     places = source[0] * source[1] * source[2]
@@ -201,8 +218,8 @@ def _hold_synapses(
         row.parameters += weights
         row.parameters_repeated += weights * link.copies * (len(sender.levels) if isinstance(sender, IntegerLif) else 1)
     if link.node is not None and link.name not in seen:  # an ANN computes a convolution once, whoever receives it
-        row.dense_mac += once
-        row.dense_mac_padded += padded
+        row.dense_mac += once * passes
+        row.dense_mac_padded += padded * passes
     if not link.spiking and link.node is None:  # a value without a weight: one addition
         row.bias_additions += once * link.copies * net.host.steps
     elif not link.spiking:

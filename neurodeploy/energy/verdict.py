@@ -78,7 +78,8 @@ def movement(counts: Counts, qnn: Baseline | None) -> dict[str, Any] | None:
     Spikes * 3.0 pJ against activations * bits * 0.25 pJ, a hop: the number of hops cancels where both run on the same
     mesh. Prices of Yan et al., arXiv:2409.08290 v4 (second-hand); in their study movement decides.
     """
-    activations = sum(layer.activations for layer in counts.layers if layer.kind == "spiking") / len(counts.images)
+    sent = sum(layer.activations * layer.ann_passes for layer in counts.layers if layer.kind == "spiking")
+    activations = sent / len(counts.images)
     if qnn is None or qnn.bits is None or not activations:
         return None
     spikes, bits = counts.mean("spikes") * SPIKE_BIT, activations * qnn.bits * DENSE_BIT

@@ -15,7 +15,7 @@ import nir
 import numpy as np
 
 from neurodeploy.errors import Finding
-from neurodeploy.graph.order import run_order
+from neurodeploy.graph.cycles import cycle_findings, late_biases
 from neurodeploy.graph.rules import (
     CONVOLUTIONS,
     MATRICES,
@@ -69,9 +69,9 @@ def check_graph(graph: nir.NIRGraph, vocabulary: Vocabulary = "portable") -> lis
     if vocabulary == "portable":
         unusable = {finding.node for finding in findings if finding.rule in UNUSABLE}
         findings += apply_rules(graph, PORTABLE_RULES, skip=unusable)
-        findings += _cycle_findings(graph)
         findings += _chain_findings(graph)
         findings += _time_step_findings(graph)
+        findings += _feedback_findings(graph)
     return findings
 
 
@@ -81,6 +81,8 @@ def structure_findings(graph: nir.NIRGraph) -> list[Finding]:
     if not findings:
         findings += infer_shapes(graph)[1]
         findings += _dead_end_findings(graph)
+    if not findings:
+        findings += cycle_findings(graph)
     return findings
 
 
@@ -147,23 +149,22 @@ def _dead_end_findings(graph: nir.NIRGraph) -> Iterator[Finding]:
             yield Finding(name, "no path leads from it to the output")
 
 
-def feedback_edges(graph: nir.NIRGraph) -> set[tuple[str, str]]:
-    """The edges that close cycles; they carry what the previous step put out."""
-    start = next(name for name, node in graph.nodes.items() if isinstance(node, nir.Input))
-    return run_order(graph.nodes, graph.edges, start)[1]
-
-
-def _cycle_findings(graph: nir.NIRGraph) -> Iterator[Finding]:
+def _feedback_findings(graph: nir.NIRGraph) -> Iterator[Finding]:
     if any(_edge_findings(graph)):
         return
-    for source, target in sorted(feedback_edges(graph)):
-        yield Finding(target, f"the edge from {source} closes a cycle", instead="unroll it, or take it out")
+    for source, target in late_biases(graph):
+        yield Finding(
+            source,
+            f"its bias arrives at {target} over a feedback edge: frameworks part over the first step",
+            limit="no bias",
+            instead="add it to a layer that feeds the neurons forward",
+        )
 
 
 _FED_BY: dict[type, tuple[type, ...]] = {
     nir.Conv2d: (nir.Input, nir.LIF),
     nir.LIF: (nir.Conv2d,),
-    nir.Output: (nir.Conv2d,),
+    nir.Output: (nir.Conv2d, nir.LIF),
 }
 """Which kinds a portable node takes its input from."""
 

@@ -22,6 +22,7 @@ from neurodeploy.files import writing_file
 from neurodeploy.graph.complete import spread
 from neurodeploy.graph.hdf5 import check_objects, first_line
 from neurodeploy.graph.law import structure_findings
+from neurodeploy.graph.nested import flattened
 
 COMPAT_VERSIONS = ("1.0.4",)
 
@@ -33,7 +34,8 @@ def read_nir(path: str | Path) -> nir.NIRGraph:
         path: The file.
 
     Returns:
-        The graph as it is written (no nodes are added); parameters of one element are spread over their layer.
+        The graph as it is written; graphs inside it are written out (``subgraph.node``), parameters of one element are
+        spread over their layer.
 
     Raises:
         UserError: The file is missing or not HDF5, is too large, holds links, foreign number types or nodes that cannot
@@ -45,7 +47,7 @@ def read_nir(path: str | Path) -> nir.NIRGraph:
     try:
         with h5py.File(path, "r") as file:
             _check_file(path, file)
-            graph = _read_graph(path, file["node"])
+            graph = flattened(_read_graph(str(path), file["node"]))
     except UserError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
@@ -74,17 +76,16 @@ def _text(item: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
 
 
-def _read_graph(path: Path, group: h5py.Group) -> nir.NIRGraph:
+def _read_graph(where: str, group: h5py.Group) -> nir.NIRGraph:
     if not isinstance(group["nodes"], h5py.Group):
-        raise UserError("node/nodes is no group", node=str(path))
-    nodes = {name: _read_node(path, name, item) for name, item in group["nodes"].items()}
-    edges = _read_edges(path, group["edges"])
+        raise UserError("its nodes are no group", node=where)
+    nodes = {name: _read_node(f"{where}: {name}", item) for name, item in group["nodes"].items()}
+    edges = _read_edges(f"{where}: edges", group["edges"])
     metadata = hdf2dict(group["metadata"]) if isinstance(group.get("metadata"), h5py.Group) else {}
     return nir.NIRGraph(nodes=nodes, edges=edges, metadata=metadata, type_check=False)
 
 
-def _read_node(path: Path, name: str, item: Any) -> nir.NIRNode:
-    where = f"{path}: {name}"
+def _read_node(where: str, item: Any) -> nir.NIRNode:
     if not isinstance(item, h5py.Group) or not isinstance(item.get("type"), h5py.Dataset):
         raise UserError("is no node: it has no type", node=where)
     kind = _text(item["type"])
@@ -92,9 +93,10 @@ def _read_node(path: Path, name: str, item: Any) -> nir.NIRNode:
     if not (isinstance(known, type) and issubclass(known, nir.NIRNode) and known is not nir.NIRNode):
         raise UserError("unknown kind of node", node=where, have=kind)
     if known is nir.NIRGraph:
-        raise UserError(
-            "is a graph inside the graph, which is refused", node=where, instead="write its nodes into the graph itself"
-        )
+        for key in ("nodes", "edges"):
+            if key not in item:
+                raise UserError(f"is a graph inside the graph without {key}", node=where)
+        return _read_graph(where, item)
     try:
         with np.errstate(all="ignore"):
             return nir.dict2NIRNode(hdf2dict(item))
@@ -103,8 +105,7 @@ def _read_node(path: Path, name: str, item: Any) -> nir.NIRNode:
         raise UserError(f"cannot be made a {kind}: {first_line(error)}", node=where) from error
 
 
-def _read_edges(path: Path, item: Any) -> list[tuple[str, str]]:
-    where = f"{path}: edges"
+def _read_edges(where: str, item: Any) -> list[tuple[str, str]]:
     if not isinstance(item, h5py.Dataset):
         raise UserError("are no data set", node=where)
     if item.size == 0:

@@ -45,3 +45,9 @@ def run_order(nodes: Iterable[str], edges: Sequence[Edge], start: str) -> tuple[
                 inside.discard(name)
                 finished[name] = None
     return list(finished)[::-1], feedback
+
+
+def backward(order: Iterable[str], edges: Iterable[Edge]) -> frozenset[Edge]:
+    """The edges that do not run forward in an order of nodes: the feedback edges of a graph in running order."""
+    place = {name: index for index, name in enumerate(order)}
+    return frozenset((source, target) for source, target in edges if place[source] >= place[target])

@@ -168,7 +168,7 @@ def _reshaped(net: IntegerNetwork, keep: Mapping[str, int]) -> IntegerNetwork:
     channels: dict[str, int] = {}
     nodes: dict[str, IntegerNode] = {}
     for name, node in net.nodes.items():
-        before = [channels[source] for source in net.sources(name)]
+        before = [channels[source] for source in net.forward_sources(name)]
         if isinstance(node, IntegerConv) and node.groups == 1:
             wanted = {keep[target] for target in net.targets(name) if target in keep}
             out = wanted.pop() if len(wanted) == 1 else node.weight.shape[0]

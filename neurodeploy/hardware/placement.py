@@ -286,16 +286,16 @@ def _taps(length: int, outputs: int, kernel: int, stride: int, padding: int, dil
 
 
 def _depths(net: IntegerNetwork) -> dict[str, int]:
-    """Layers of neurons on the longest way from the input to the output of every node."""
+    """Layers of neurons on the longest way from the input to the output of every node, without feedback edges."""
     depth: dict[str, int] = {}
     for name, node in net.nodes.items():
-        before = max((depth[source] for source in net.sources(name)), default=0)
+        before = max((depth[source] for source in net.forward_sources(name)), default=0)
         depth[name] = before + int(isinstance(node, IntegerLif | IntegerReadout))
     return depth
 
 
 def _longest_wait(links: tuple[Link, ...], depths: Mapping[str, int]) -> int:
-    arriving = [depths[link.source] for link in links]
+    arriving = [depths[link.source] for link in links if not link.late]
     return max(arriving) - min(arriving) if arriving else 0
 
 

@@ -26,12 +26,14 @@ class Link:
         shape: (C, h, w) of the source.
         node: The convolution; None where every neuron reads the whole source (a matrix).
         out: (h', w') of the layer.
+        late: A feedback edge lies in between.
     """
 
     source: str
     shape: Shape
     node: IntegerConv | None
     out: tuple[int, int]
+    late: bool = False
 
     def reached(self, first: int, last: int) -> tuple[int, NDArray[np.bool_]]:
         """The places of the source that the places ``first`` to ``last - 1`` of the layer read.
@@ -63,8 +65,9 @@ def links_into(net: IntegerNetwork, name: str, shapes: Mapping[str, Shape]) -> t
         node = net.nodes[before]
         if isinstance(node, IntegerConv | IntegerDense):
             conv = node if isinstance(node, IntegerConv) else None
-            for source in _roots(net, before):
-                found.append(Link(source, shapes[source], conv, shapes[name][1:]))
+            for source, late in _roots(net, before):
+                late = late or (before, name) in net.feedback
+                found.append(Link(source, shapes[source], conv, shapes[name][1:], late))
     return tuple(found)
 
 
@@ -134,9 +137,11 @@ def _read_along(
     return tuple(int(place) for place in np.unique(places[(places >= 0) & (places < length)]))
 
 
-def _roots(net: IntegerNetwork, name: str) -> Iterator[str]:
+def _roots(net: IntegerNetwork, name: str) -> Iterator[tuple[str, bool]]:
+    """What a weight layer reads, looked at through flattens, and whether over a feedback edge."""
     for source in net.sources(name):
+        late = (source, name) in net.feedback
         if isinstance(net.nodes[source], IntegerFlatten):
-            yield from _roots(net, source)
+            yield from ((root, late or before) for root, before in _roots(net, source))
         else:
-            yield source
+            yield source, late

@@ -32,10 +32,15 @@ def layer_shapes(net: IntegerNetwork, size: Size) -> dict[str, Shape]:
         if isinstance(node, IntegerInput):
             shapes[name] = (node.channels, -(-size[0] // factor), -(-size[1] // factor))
             continue
-        arriving = [shapes[source] for source in net.sources(name)]
+        arriving = [shapes[source] for source in net.forward_sources(name)]
         if len(set(arriving)) != 1:
             raise UserError("the inputs that meet here differ in shape", node=name, have=str(arriving))
         shapes[name] = _output_shape(name, node, arriving[0])
+    for source, target in sorted(net.feedback):
+        wanted = shapes[net.forward_sources(target)[0]]
+        if shapes[source] != wanted:
+            have = f"{shapes[source]} fed back by {source}"
+            raise UserError("the inputs that meet here differ in shape", node=target, have=have, limit=str(wanted))
     return shapes
 
 

@@ -12,7 +12,6 @@ from neurodeploy.quantize.network import (
     IntArray,
     IntegerConv,
     IntegerDense,
-    IntegerInput,
     IntegerLif,
     IntegerNetwork,
 )
@@ -151,27 +150,35 @@ def _register_finding(name: str, rule: str, found: Range, limit: int) -> Iterato
 def current_ranges(net: IntegerNetwork, *, input_range: tuple[int, int] | None = None) -> dict[str, Range]:
     """Bounds of what every node puts out, a channel; for spiking layers also ``NAME.u``, the current in register u.
 
+    Feedback edges bring what their sources can put out: what spikes can be does not depend on what made them.
+
     Args:
         net: The network.
         input_range: Least and largest input code; by default those that the host's encoder can produce.
     """
     low, high = input_range or (net.host.input_min, net.host.input_max)
-    ranges: dict[str, Range] = {}
+    ranges: dict[str, Range] = {
+        node.name: (np.zeros(len(node.bias), np.int64), np.full(len(node.bias), len(node.levels)))
+        for node in net.lifs()
+    }
+    ranges[net.input.name] = (np.full(net.input.channels, low), np.full(net.input.channels, high))
+
+    def range_of(name: str) -> Range:
+        if name not in ranges:
+            node, sources = net.nodes[name], [range_of(source) for source in net.sources(name)]
+            if isinstance(node, IntegerConv):
+                ranges[name] = _conv_range(node, _sum_ranges(sources))
+            elif isinstance(node, IntegerDense):
+                ranges[name] = _product_range(node.weight, _sum_ranges(sources))
+            else:
+                ranges[name] = _sum_ranges(sources)
+        return ranges[name]
+
     for name, node in net.nodes.items():
-        if isinstance(node, IntegerInput):
-            ranges[name] = (np.full(node.channels, low), np.full(node.channels, high))
-            continue
-        sources = [ranges[source] for source in net.sources(name)]
-        if isinstance(node, IntegerConv):
-            ranges[name] = _conv_range(node, sources[0])
-        elif isinstance(node, IntegerDense):
-            ranges[name] = _product_range(node.weight, sources[0])
-        elif isinstance(node, IntegerLif):
-            ranges[f"{name}.u"] = _kept_range(node.i_decay, _sum_ranges(sources), net.host.steps)
-            channels = len(node.bias)
-            ranges[name] = (np.zeros(channels, np.int64), np.full(channels, len(node.levels)))
-        else:
-            ranges[name] = _sum_ranges(sources)
+        range_of(name)
+        if isinstance(node, IntegerLif):
+            arriving = _sum_ranges([range_of(source) for source in net.sources(name)])
+            ranges[f"{name}.u"] = _kept_range(node.i_decay, arriving, net.host.steps)
     return ranges
 
 

@@ -82,9 +82,10 @@ def measure(
             measured.peaks[name] = max(measured.peaks.get(name, 0.0), float(np.abs(x).max()))
 
     order = list(parts.nodes)
-    last = max(order.index(name) for name in (*linear, *fed))
+    # what is fed back into a part may come from anywhere
+    last = len(order) if parts.feedback else 1 + max(order.index(name) for name in (*linear, *fed))
     for codes in calibration:
-        _run(parts, small, order[: last + 1], codes, steps, visit)
+        _run(parts, small, order[:last], codes, steps, visit)
     return measured
 
 
@@ -107,6 +108,7 @@ def _run(
         )
     currents: dict[str, FloatArray] = {}
     membranes: dict[str, FloatArray] = {}
+    before: dict[str, FloatArray] = {}
     for step in range(steps):
         values: dict[str, FloatArray] = {}
         for name in names:
@@ -114,7 +116,8 @@ def _run(
             if isinstance(part, InputPart):
                 values[name] = (codes if codes.ndim == 3 else codes[step]).astype(np.float64)
                 continue
-            x = sum((values[name] for name in parts.sources(name)), start=np.zeros(()))
+            x = sum((values[s] for s in parts.sources(name) if (s, name) not in parts.feedback), start=np.zeros(()))
+            x = sum((before[s] for s, t in parts.feedback if t == name and s in before), start=x)
             visit(name, x)
             if isinstance(part, LinearPart):
                 values[name] = _linear(small[name], x)
@@ -128,6 +131,7 @@ def _run(
                 values[name] = fired.astype(np.float64)
             elif isinstance(part, OutputPart):
                 values[name] = x
+        before = values
 
 
 def _column(values: FloatArray) -> FloatArray:

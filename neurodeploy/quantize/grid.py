@@ -57,10 +57,25 @@ def grid_network(net: IntegerNetwork, size: tuple[int, int]) -> Network:
     nodes: dict[str, nir.NIRNode] = {}
     shapes: dict[str, Shape] = {}
     for name, node in wide.nodes.items():
-        before = shapes[wide.sources(name)[0]] if wide.sources(name) else ()
+        before = shapes[wide.forward_sources(name)[0]] if wide.sources(name) else ()
         nodes[name], shapes[name] = _build(node, before, biases, grid, host.dt)
-    graph = nir.NIRGraph(nodes=nodes, edges=list(wide.edges), metadata=graph_hints(host, levels), type_check=False)
+    edges = _in_readers_order(wide)
+    graph = nir.NIRGraph(nodes=nodes, edges=edges, metadata=graph_hints(host, levels), type_check=False)
     return Network(graph=graph, host=host)
+
+
+def _in_readers_order(net: IntegerNetwork) -> list[tuple[str, str]]:
+    """The edges, those of nodes that lead to the output by feedback alone first.
+
+    norse's executor takes edges in their order, and gives out what the node computes that it comes to last.
+    """
+    forward: set[str] = set()
+    waiting = [net.readout.name]
+    while waiting:
+        name = waiting.pop()
+        forward.add(name)
+        waiting += [source for source in net.forward_sources(name) if source not in forward]
+    return sorted(net.edges, key=lambda edge: forward.issuperset(edge))
 
 
 def _output_unit(net: IntegerNetwork) -> float:
@@ -72,9 +87,14 @@ def _output_unit(net: IntegerNetwork) -> float:
 def _distribute_biases(net: IntegerNetwork) -> tuple[dict[str, IntArray], list[Finding]]:
     """Gives the bias of every neuron and of the readout to one of the linear nodes that feed it.
 
-    In running order, a node's last source that has none yet takes what the others do not bring along already.
+    In running order, a node's last source that has none yet takes what the others do not bring along already. A source
+    of a feedback edge has no bias: readers part over the first step of one.
     """
-    biases: dict[str, IntArray] = {}
+    biases: dict[str, IntArray] = {
+        source: np.zeros(len(node.weight), np.int64)
+        for source, _ in net.feedback
+        if isinstance(node := net.nodes[source], IntegerConv | IntegerDense)
+    }
     findings: list[Finding] = []
     for name, node in net.nodes.items():
         if not isinstance(node, IntegerLif | IntegerReadout):
@@ -104,6 +124,10 @@ def _build(
         return nir.Input(input_type={"input": np.array(shape)}), shape
     if isinstance(node, IntegerConv):
         return _build_conv(node, before, biases[node.name])
+    if isinstance(node, IntegerDense) and before[1:] == (1, 1):
+        # on a grid of one place it is a convolution, which more readers run
+        conv = IntegerConv(node.name, node.weight[:, :, None, None])
+        return _build_conv(conv, before, biases[node.name])
     if isinstance(node, IntegerDense):
         affine = nir.Affine(
             weight=_scaled(node.weight), bias=_scaled(_full(biases[node.name], len(node.weight))), metadata=_hints()

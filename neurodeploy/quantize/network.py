@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import InternalError
+from neurodeploy.graph.order import backward
 from neurodeploy.graph.spec import HostSide
 
 IntArray = NDArray[np.int64]
@@ -90,8 +92,11 @@ IntegerNode = IntegerInput | IntegerConv | IntegerDense | IntegerFlatten | Integ
 class IntegerNetwork:
     """Nodes in topological order, and edges; several edges into a node are summed.
 
+    An edge that runs backward in the order of the nodes is a feedback edge: it carries what its source put out in the
+    previous step, and 0 in the first one. Every cycle passes a spiking layer.
+
     Attributes:
-        nodes: name -> node, in an order in which every edge runs forward.
+        nodes: name -> node, in running order.
         edges: (source, target) names.
         host: the host's share of the work; its ``output_scale`` counts in units of the NIR graph.
         units: for every LIF and readout node, the value in the NIR graph of one integer unit of current.
@@ -105,14 +110,41 @@ class IntegerNetwork:
     arithmetic: str = "loihi2"
 
     def __post_init__(self) -> None:
-        order = {name: place for place, name in enumerate(self.nodes)}
         for source, target in self.edges:
-            if source not in order or target not in order or order[source] >= order[target]:
+            if source not in self.nodes or target not in self.nodes:
+                raise InternalError(
+                    f"edge {source} -> {target} refers to a node that the integer network does not have"
+                )
+        lifs = {node.name for node in self.lifs()}
+        for source, target in self.feedback:
+            if source not in self._reach(target, set()):
                 raise InternalError(f"edge {source} -> {target} does not run forward in the integer network")
+            if source in self._reach(target, lifs):
+                raise InternalError(f"edge {source} -> {target} closes a cycle without neurons in the integer network")
+
+    def _reach(self, start: str, without: set[str]) -> set[str]:
+        """What paths lead to from a node, itself included, that do not touch some nodes."""
+        found: set[str] = set()
+        waiting = [start]
+        while waiting:
+            name = waiting.pop()
+            if name not in found and name not in without:
+                found.add(name)
+                waiting += self.targets(name)
+        return found
+
+    @cached_property
+    def feedback(self) -> frozenset[tuple[str, str]]:
+        """The edges that carry what their source put out in the previous step."""
+        return backward(self.nodes, self.edges)
 
     def sources(self, name: str) -> tuple[str, ...]:
-        """Names of the nodes with an edge into ``name``, in edge order."""
+        """Names of the nodes with an edge into ``name``, feedback edges included, in edge order."""
         return tuple(source for source, target in self.edges if target == name)
+
+    def forward_sources(self, name: str) -> tuple[str, ...]:
+        """Names of the nodes with an edge into ``name`` that is no feedback edge, in edge order."""
+        return tuple(source for source in self.sources(name) if (source, name) not in self.feedback)
 
     def targets(self, name: str) -> tuple[str, ...]:
         """Names of the nodes that ``name`` has an edge to, in edge order."""

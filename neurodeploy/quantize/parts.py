@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import nir
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import Finding
-from neurodeploy.graph.order import run_order
+from neurodeploy.graph.cycles import late_biases
+from neurodeploy.graph.order import backward, run_order
 from neurodeploy.graph.shapes import Shape, conv_padding, node_shapes, pair
 from neurodeploy.graph.spec import threshold_offset
 
@@ -90,10 +92,15 @@ Part = InputPart | LinearPart | FlattenPart | NeuronPart | OutputPart
 
 @dataclass(frozen=True)
 class Parts:
-    """Parts in running order, and the edges between them."""
+    """Parts in running order, and the edges between them; those that run backward are feedback, a step late."""
 
     nodes: Mapping[str, Part]
     edges: tuple[Edge, ...]
+
+    @cached_property
+    def feedback(self) -> frozenset[Edge]:
+        """The edges that carry what their source put out in the previous step."""
+        return backward(self.nodes, self.edges)
 
     def sources(self, name: str) -> list[str]:
         """Names of the parts with an edge into ``name``."""
@@ -135,15 +142,22 @@ def take_apart(graph: nir.NIRGraph, dt: float) -> tuple[Parts, list[Finding]]:
     start = next(name for name, node in graph.nodes.items() if isinstance(node, nir.Input))
     order, feedback = run_order(graph.nodes, graph.edges, start)
     findings = [
-        Finding(target, f"the edge from {source} closes a cycle, which the integer network does not hold")
-        for source, target in sorted(feedback)
+        Finding(
+            source,
+            f"its bias arrives at {target} over a feedback edge, and whether it does in the first step is not known:"
+            " snnTorch adds it, readers by way of nirtorch do not",
+            limit="no bias",
+            instead="--first-step-bias if the network was trained with it, as in snnTorch",
+        )
+        for source, target in late_biases(graph)
     ]
     nodes: dict[str, Part] = {}
     stands_for: dict[str, str] = {}
     pooled: dict[str, tuple[tuple[int, int], Shape]] = {}
     for name in order:
         sources = [source for source, target in graph.edges if target == name]
-        context = _Context(dt, shapes, pooled, sources[0] if sources else "")
+        forward = [source for source in sources if (source, name) not in feedback]
+        context = _Context(dt, shapes, pooled, forward[0] if forward else "")
         node = graph.nodes[name]
         try:
             _check_sources(node, [graph.nodes[source] for source in sources], sources, pooled)
@@ -156,6 +170,8 @@ def take_apart(graph: nir.NIRGraph, dt: float) -> tuple[Parts, list[Finding]]:
             findings.append(Finding(name, error.rule, have=error.have, limit=error.limit, instead=error.instead))
         if isinstance(node, nir.Flatten) and context.source in pooled:
             pooled[name] = pooled[context.source]
+    # the output at the end, behind what only feeds back
+    nodes = dict(sorted(nodes.items(), key=lambda item: isinstance(item[1], OutputPart)))
     edges = tuple(
         (stands_for.get(source, source), target) for source, target in graph.edges if target not in stands_for
     )

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import FindingsError, UserError
+from neurodeploy.graph.cycles import feedback_edges
+from neurodeploy.hardware.shapes import layer_shapes
 from neurodeploy.quantize.grid import grid_network
 from neurodeploy.quantize.levels import expand_levels
 from neurodeploy.quantize.network import IntArray, IntegerNetwork
@@ -103,20 +105,21 @@ def _norse_one(net: IntegerNetwork, image: NDArray[np.floating[Any]]) -> Elsewhe
 
     size, codes = (image.shape[1], image.shape[2]), net.host.encode(image)
     network = grid_network(net, size)
-    job = Job(net, expand_levels(net), size, {})
+    expanded = expand_levels(net)
+    job = Job(net, expanded, size, layer_shapes(expanded, size))
     errors = [finding for finding in nir_target.check(job) if finding.severity == "error"]
     if errors:
         raise FindingsError("the network has no portable graph that norse could run", errors, target=nir_target.name)
     with tempfile.TemporaryDirectory() as folder:
         nir_target.write(job, Path(folder))
         graph = nir.read(Path(folder) / nir_target.NETWORK)
-    edges = list(graph.edges)
+    edges, feedback = list(graph.edges), feedback_edges(graph)
     start = time.perf_counter()
     model = norse.torch.from_nir(graph, dt=net.host.dt)
     spikes, output = run_steps(model, codes, [node.name for node in net.lifs()], net.host.steps)
     seconds = time.perf_counter() - start
     restored = network.host.decode(output, image)
-    note = norse_order(model, edges)
+    note = norse_order(model, edges, feedback)
     promised = equality(net).integers_equal_float and not note
     comparison = _compared(net, image, codes, spikes, restored, promised=promised) | {"note": note}
     return Elsewhere(restored, spikes, seconds, comparison)

@@ -124,6 +124,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nir(path: Path) -> dict[str, Any]:
+    from neurodeploy.graph.cycles import feedback_edges
     from neurodeploy.graph.law import check_graph
     from neurodeploy.graph.nir_file import read_nir
     from neurodeploy.graph.shapes import infer_shapes
@@ -134,7 +135,10 @@ def _nir(path: Path) -> dict[str, Any]:
         {"name": name, "type": type(node).__name__, "output": shapes.get(name), "from": _sources(graph.edges, name)}
         for name, node in graph.nodes.items()
     ]
-    facts = {"nodes": len(graph.nodes), "edges": len(graph.edges), **_flat(graph.metadata or {})}
+    facts: dict[str, Any] = {"nodes": len(graph.nodes), "edges": len(graph.edges)}
+    if feedback := sorted(feedback_edges(graph)):
+        facts["feedback"] = ", ".join(f"{source} -> {target}" for source, target in feedback)
+    facts |= _flat(graph.metadata or {})
     findings = [finding.as_dict() for finding in check_graph(graph, "readable")]
     return {"kind": "graph", "facts": facts, "rows": rows, "findings": findings}
 

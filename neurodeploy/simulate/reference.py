@@ -5,7 +5,8 @@ This is Loihi 2's integer arithmetic as Lava's bit-accurate processes define it 
 tested against traces that others recorded.
 
 Time is zero-delay: within a step the nodes run in topological order, and a spike of one layer reaches the next in the
-same step. All state is 0 before the first step.
+same step. What a feedback edge carries arrives one step later, and nothing in the first step. All state is 0 before the
+first step.
 """
 
 from __future__ import annotations
@@ -162,12 +163,15 @@ def run(net: IntegerNetwork, codes: IntArray, *, observer: Observer | None = Non
         observer.codes(codes=codes, origin=(0, 0), extent=(codes.shape[-2], codes.shape[-1]))
     total = np.int64(0)
     states: dict[str, _State] = {}
+    late = {name: [source for source, target in net.feedback if target == name] for name in net.nodes}
+    before: dict[str, IntArray] = {}
     for step, frame in enumerate(frames):
         values = {net.input.name: frame}
         for name, node in net.nodes.items():
             if isinstance(node, IntegerInput):
                 continue
-            x = np.add.reduce([values[source] for source in net.sources(name)])
+            arriving = [values[source] for source in net.forward_sources(name)]
+            x = np.add.reduce([*arriving, *(before[source] for source in late[name] if source in before)])
             if isinstance(node, IntegerConv):
                 values[name] = conv(x, node)
             elif isinstance(node, IntegerDense):
@@ -183,6 +187,7 @@ def run(net: IntegerNetwork, codes: IntArray, *, observer: Observer | None = Non
                     states[name] = state
                 if observer is not None:
                     _show(observer, step, name, x, state, fired)
+        before = values
     return np.asarray(total)
 
 

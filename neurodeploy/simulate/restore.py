@@ -180,20 +180,24 @@ def run_tile(
 
 
 def receptive_radius(net: IntegerNetwork) -> int:
-    """How many places of the grid away an input can change an output.
+    """How many places of the grid away an input can change an output; feedback carries it further in every step.
 
     Raises:
         UserError: A node does not keep the resolution, so that the network does not run in tiles.
     """
-    radius: dict[str, int] = {}
+    own: dict[str, int] = {}
     for name, node in net.nodes.items():
-        own = 0
-        if isinstance(node, IntegerConv):
-            own = _conv_radius(node)
-        elif isinstance(node, IntegerDense | IntegerFlatten):
+        if isinstance(node, IntegerDense | IntegerFlatten):
             raise UserError("mixes all places of the grid, so that the network does not run in tiles", node=name)
-        radius[name] = own + max((radius[source] for source in net.sources(name)), default=0)
-    return radius[net.readout.name]
+        own[name] = _conv_radius(node) if isinstance(node, IntegerConv) else 0
+    before: dict[str, int] = {}
+    for _ in range(net.host.steps if net.feedback else 1):
+        radius: dict[str, int] = {}
+        for name in net.nodes:
+            arriving = [(before if (s, name) in net.feedback else radius).get(s, 0) for s in net.sources(name)]
+            radius[name] = own[name] + max([*arriving, before.get(name, own[name]) - own[name]], default=0)
+        before = radius
+    return before[net.readout.name]
 
 
 def _conv_radius(node: IntegerConv) -> int:

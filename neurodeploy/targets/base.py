@@ -137,6 +137,14 @@ def checked_options(target: Target, options: Options) -> list[Finding]:
     return findings
 
 
+def feedback_findings(net: IntegerNetwork, why: str, instead: str) -> list[Finding]:
+    """For targets that carry no feedback: a line for every edge that is, and why it cannot be written."""
+    return [
+        Finding(target, f"the feedback edge from {source} is not carried: {why}", instead=instead)
+        for source, target in sorted(net.feedback)
+    ]
+
+
 def gathered(build: Callable[[], Sequence[Finding]], node: str) -> list[Finding]:
     """The findings that ``build`` returns, or those that it raises as an error of the user."""
     try:

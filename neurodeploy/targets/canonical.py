@@ -15,9 +15,9 @@ def canonical(net: IntegerNetwork) -> IntegerNetwork:
 
     Every unit of current is 2^-8 and ``output_scale`` takes up the rest (an output that counts spikes keeps the unit
     1); levels are folded; with one time step every decay is 4096, because nothing is there yet that could decay; what
-    is flat already is not flattened.
+    is flat already is not flattened. With feedback, of all running orders of the nodes it is the one by names.
     """
-    net = fold_levels(expand_levels(without_idle_flattens(net)))
+    net = ordered(fold_levels(expand_levels(without_idle_flattens(net))))
     counts_spikes = any(isinstance(net.nodes[source], IntegerLif) for source in net.sources(net.readout.name))
     unit = 1.0 if counts_spikes else UNIT
     host = net.host.model_copy(update={"output_scale": net.output_scale / unit})
@@ -26,6 +26,21 @@ def canonical(net: IntegerNetwork) -> IntegerNetwork:
     if host.steps == 1:
         nodes |= {node.name: replace(node, v_decay=DECAY_ONE, i_decay=DECAY_ONE) for node in net.lifs()}
     return replace(net, nodes=nodes, host=host, units=units)
+
+
+def ordered(net: IntegerNetwork) -> IntegerNetwork:
+    """The same network with feedback in the running order that takes, of the nodes whose turn it is, the first by name.
+
+    The readout comes last. A network without feedback stays as it is.
+    """
+    if not net.feedback:
+        return net
+    nodes: dict[str, IntegerNode] = {}
+    while len(nodes) < len(net.nodes):
+        free = [n for n in net.nodes if n not in nodes and all(s in nodes for s in net.forward_sources(n))]
+        name = min(free, key=lambda n: (n == net.readout.name, n))
+        nodes[name] = net.nodes[name]
+    return replace(net, nodes=nodes)
 
 
 def without_idle_flattens(net: IntegerNetwork) -> IntegerNetwork:

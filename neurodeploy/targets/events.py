@@ -31,7 +31,7 @@ from neurodeploy.quantize.network import (
     IntegerNetwork,
     IntegerReadout,
 )
-from neurodeploy.targets.base import Job
+from neurodeploy.targets.base import Job, feedback_findings
 from neurodeploy.targets.described import described, rebuilt
 from neurodeploy.targets.manifest import Manifest
 from neurodeploy.targets.proof import npz_bytes, read_npz
@@ -51,6 +51,8 @@ class Layer:
 
 def structure_findings(net: IntegerNetwork) -> list[Finding]:
     """Whatever is no chain of convolutions with at least two spiking layers."""
+    if found := feedback_findings(net, "layers stand in a chain", "target nir or onnx"):
+        return found
     findings = [
         Finding(
             name,

@@ -24,7 +24,7 @@ from neurodeploy.quantize.network import (
     IntegerNode,
     IntegerReadout,
 )
-from neurodeploy.targets.base import Job, NotWritten, Written
+from neurodeploy.targets.base import Job, NotWritten, Written, feedback_findings
 from neurodeploy.targets.lava_chain import (
     bias_findings,
     chain_findings,
@@ -92,6 +92,9 @@ def form(job: Job) -> Form:
 
 def form_findings(net: IntegerNetwork, wanted: Form) -> list[Finding]:
     """Everything that keeps an expanded network out of one form, beside what no form can hold."""
+    why = "what is on its way when a window ends would arrive in the next image's first step"
+    if found := feedback_findings(net, why, "target nir or onnx"):
+        return found
     if wanted == "program":
         return graph_findings(net) or readout_findings(net)
     findings = chain_findings(net)

@@ -7,6 +7,7 @@ integers can be recovered by value and no membrane can meet a threshold.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import nir
@@ -47,9 +48,11 @@ def supports(node: IntegerNode) -> Finding | None:
 
 def node_findings(node: IntegerNode) -> list[Finding]:
     """Everything about this node that the portable vocabulary, or the grid of the file, cannot hold."""
-    if isinstance(node, IntegerDense | IntegerFlatten):
-        kind = "dense layers are" if isinstance(node, IntegerDense) else "a flatten is"
-        return [Finding(node.name, f"{kind} not in the portable vocabulary", instead="a convolution, or target lava")]
+    if isinstance(node, IntegerFlatten):
+        rule = "a flatten is not in the portable vocabulary"
+        return [Finding(node.name, rule, instead="a convolution, or target lava")]
+    if isinstance(node, IntegerDense):
+        return list(range_findings(node))
     if isinstance(node, IntegerConv):
         return [*range_findings(node), *_conv_findings(node)]
     if isinstance(node, IntegerLif):
@@ -78,7 +81,18 @@ def _neuron_findings(node: IntegerLif) -> Iterator[Finding]:
 def check(job: Job) -> list[Finding]:
     """Everything that keeps a network out of the portable form: the nodes, then the law of the whole graph."""
     findings = [finding for node in job.network.nodes.values() for finding in node_findings(node)]
+    findings += _grid_findings(job)
     return findings or gathered(lambda: check_graph(grid_network(job.network, job.size).graph, "portable"), NETWORK)
+
+
+def _grid_findings(job: Job) -> Iterator[Finding]:
+    """Dense layers that are no 1x1 convolution, because what they read has a grid."""
+    for name, node in job.network.nodes.items():
+        for source in job.network.sources(name) if isinstance(node, IntegerDense) else ():
+            if job.shapes[source][1:] != (1, 1):
+                have = "{1}x{2} places".format(*job.shapes[source])
+                rule = "dense layers over a grid are not in the portable vocabulary"
+                yield Finding(name, rule, have, "1x1", "a convolution, or target lava")
 
 
 def write(job: Job, folder: Path) -> Written:
@@ -127,4 +141,13 @@ def read(folder: Path, manifest: Manifest) -> Mapping[str, IntegerNetwork]:
     for node in graph.nodes.values():
         if isinstance(node, nir.Conv2d):
             node.metadata = {"weight_step": WEIGHT_STEP, "bias_step": UNIT}
-    return {NETWORK: canonical(quantize(Network(graph=graph, host=manifest.host)))}
+    net = canonical(quantize(Network(graph=graph, host=manifest.host)))
+    dense = {layer.name for layer in manifest.layers if layer.kind == "dense"}
+    return {NETWORK: replace(net, nodes={name: _as_dense(node, name in dense) for name, node in net.nodes.items()})}
+
+
+def _as_dense(node: IntegerNode, dense: bool) -> IntegerNode:
+    """The dense layer that was written as a 1x1 convolution; other nodes as they are."""
+    if not dense or not isinstance(node, IntegerConv) or node.weight.shape[2:] != (1, 1):
+        return node
+    return IntegerDense(node.name, node.weight[:, :, 0, 0])

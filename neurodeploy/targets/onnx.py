@@ -20,7 +20,7 @@ from neurodeploy.extras import require
 from neurodeploy.graph.portable import UNIT
 from neurodeploy.quantize.grid import grid_network
 from neurodeploy.quantize.network import IntArray, IntegerNetwork, IntegerNode
-from neurodeploy.targets.base import Job, Written, gathered
+from neurodeploy.targets.base import Job, Written, feedback_findings, gathered
 from neurodeploy.targets.described import rebuilt
 from neurodeploy.targets.manifest import Manifest
 from neurodeploy.targets.onnx_build import METADATA, Shape, build_model
@@ -55,6 +55,9 @@ def check(job: Job) -> list[Finding]:
         findings = gathered(lambda: _expressible(job), NETWORK) + float_findings(job.network)
     else:
         findings = integer_findings(job.network)
+    if shape.time == "state":
+        why = "a graph of one step does not hand on what is fed back"
+        findings += feedback_findings(job.network, why, "option time=unrolled")
     if shape.host == "inside" and shape.time == "state":
         findings.append(
             Finding(

@@ -91,6 +91,8 @@ class _Builder:
         self.form: Form = IntegerForm(self.graph, net) if shape.form == "integer" else FloatForm(self.graph, net, size)
         self.fixed: dict[str, str] = {}
         """Values that are the same in every step: what the codes alone lead to."""
+        self.before: dict[str, str] = {}
+        """Values of the previous step, which feedback edges carry."""
 
     def build(self) -> Any:
         host = self.net.host
@@ -164,7 +166,8 @@ class _Builder:
             if isinstance(node, IntegerInput) or name in values:
                 continue
             sources = net.sources(name)
-            parts = [values[source] for source in sources]
+            parts = [values[source] for source in net.forward_sources(name)]
+            parts += [self.before[s] for s in sources if (s, name) in net.feedback and s in self.before]
             # what does not change from step to step stands once, without a step in its name
             fixed = not isinstance(node, IntegerLif) and all(source in self.fixed for source in sources)
             tensor = f"{name}.fixed" if fixed else f"{name}.{step}"
@@ -185,6 +188,7 @@ class _Builder:
                     del states[name]
             if fixed and not isinstance(node, IntegerReadout):
                 self.fixed[name] = values[name]
+        self.before = values
         return output
 
     def _dense(self, node: IntegerDense, x: str, name: str) -> str:

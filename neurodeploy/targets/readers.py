@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 import neurodeploy
 from neurodeploy import lava_env
 from neurodeploy.errors import UserError
+from neurodeploy.graph.cycles import feedback_edges
 from neurodeploy.graph.nir_file import read_nir
+from neurodeploy.graph.order import Edge
 from neurodeploy.graph.portable import Network
 from neurodeploy.graph.spec import DT
 from neurodeploy.targets.bundle import Bundle
@@ -133,15 +135,16 @@ def _norse(bundle: Bundle) -> list[ReaderRun]:
     import norse.torch
 
     graph = nir.read(path)
-    edges = list(graph.edges)
+    edges, feedback = list(graph.edges), feedback_edges(graph)
     model = norse.torch.from_nir(graph, dt=bundle.manifest.dt)
-    return [_stepped(bundle, model, norse_order(model, edges))]
+    return [_stepped(bundle, model, norse_order(model, edges, feedback))]
 
 
-def norse_order(model: Any, edges: Sequence[tuple[str, str]]) -> str:
+def norse_order(model: Any, edges: Sequence[Edge], feedback: Collection[Edge] = ()) -> str:
     """What norse's executor adds up too early, in words; empty where it does not."""
     order = {node.name: place for place, node in enumerate(model.execution_order)}
-    early = [edge for edge in edges if order.get(edge[0], -1) > order.get(edge[1], -1)]
+    places = {edge: tuple(order.get(_module(name), -1) for name in edge) for edge in edges}
+    early = [edge for edge, (before, after) in places.items() if before > after and edge not in feedback]
     return f"its executor runs {early[0][1]} before {early[0][0]} has been added to it" if early else ""
 
 
@@ -199,7 +202,7 @@ def run_steps(
         return hook
 
     for name in kept:
-        model.get_submodule(name).register_forward_hook(watch(name))
+        model.get_submodule(_module(name)).register_forward_hook(watch(name))
     shown = torch.from_numpy(codes.astype(np.float32))[None]
     state, total = None, np.zeros(1)
     with torch.no_grad():
@@ -207,6 +210,11 @@ def run_steps(
             y, state = model(shown, state)
             total = total + y[0].numpy().astype(np.float64)
     return {name: np.stack(seen) for name, seen in kept.items()}, total / steps
+
+
+def _module(name: str) -> str:
+    """What nirtorch calls the module of a node."""
+    return name.replace(".", "_")
 
 
 def _foreign(run: Callable[[Bundle], list[ReaderRun]]) -> Callable[[Bundle], list[ReaderRun]]:

@@ -49,6 +49,8 @@ def roots(net: IntegerNetwork, name: str) -> list[str]:
 
 
 def _refusals(net: IntegerNetwork) -> Iterator[str]:
+    for before, after in sorted(net.feedback):
+        yield f"{after}: feedback from {before}, where the kernel runs all steps of a layer at once"
     for name, node in net.nodes.items():
         sources = [net.nodes[source] for source in roots(net, name)]
         if isinstance(node, IntegerConv | IntegerDense):

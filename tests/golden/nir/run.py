@@ -140,7 +140,7 @@ def run_norse(frames, manifest):
     model = norse.torch.from_nir(nir.read(HERE / "network.nir"), dt=manifest["dt"])
     seen = {layer["name"]: [] for layer in manifest["proof"]["layers"]}
     for name, kept in seen.items():
-        model.get_submodule(name).register_forward_hook(
+        model.get_submodule(name.replace(".", "_")).register_forward_hook(
             lambda _module, _inputs, out, kept=kept: kept.append(out[0].numpy() != 0)
         )
     steps, outputs = manifest["steps"], []
