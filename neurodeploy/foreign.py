@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from neurodeploy.errors import UserError
-from neurodeploy.graph.cycles import with_early_biases
+from neurodeploy.graph.cycles import late_biases, with_early_biases
 from neurodeploy.graph.nir_file import read_nir
 from neurodeploy.graph.passes import with_scaled_input
 from neurodeploy.graph.rules import NEURONS
@@ -39,16 +39,25 @@ class Told:
     dt: float | None = None
     white: float | None = None
     arrays: bool = False
-    first_step_bias: bool = False
+    first_step_bias: bool | None = None
 
 
 def nir_model(path: Path, told: Told) -> GraphModel:
     """The model of a NIR file.
 
     Raises:
-        UserError: It cannot be read, its hint of the host side is damaged, or dt and the number of steps are not known.
+        UserError: It cannot be read, its hint of the host side is damaged, or what has to be said beside it is not:
+            dt, the number of steps, what biases on feedback edges do in the first step.
     """
     graph = read_nir(path)
+    late = late_biases(graph)
+    if late and told.first_step_bias is None:
+        raise UserError(
+            f"its bias arrives at {late[0][1]} over a feedback edge: from the first step on, as in snnTorch, or from"
+            " the second on, as in readers by way of nirtorch?",
+            node=f"{path}: {late[0][0]}",
+            instead="say it: --first-step-bias or --no-first-step-bias",
+        )
     if told.first_step_bias:
         graph = with_early_biases(graph)
     facts = Facts(name=path.stem, path=path)

@@ -196,7 +196,7 @@ def resolve(
     dt: float | None = None,
     white: float | None = None,
     arrays: bool = False,
-    first_step_bias: bool = False,
+    first_step_bias: bool | None = None,
     untrained: bool = False,
 ) -> Model:
     """The model that a MODEL argument names.
@@ -208,7 +208,7 @@ def resolve(
         dt: Length of a time step in seconds for a ``.nir`` that does not say.
         white: What a ``.nir`` or ``.net`` that does not say takes for white in a picture; 1 and 255 without it.
         arrays: Its input are arrays, whose values such a file takes as they are.
-        first_step_bias: Biases on feedback edges of a ``.nir`` count in the first step, too.
+        first_step_bias: Whether biases on feedback edges of a ``.nir`` count in the first step, too.
         untrained: Take a recipe, too, or a zoo entry without weights: its student with weights that nobody trained.
 
     Raises:

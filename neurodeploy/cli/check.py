@@ -53,7 +53,7 @@ def command(
     steps: int | None,
     dt: float | None,
     white: float | None,
-    first_step_bias: bool,
+    first_step_bias: bool | None,
     options: dict[str, str],
 ) -> int:
     """Say every reason why a model would not export, map or fit.

@@ -64,7 +64,7 @@ def command(
     steps: int | None,
     dt: float | None,
     white: float | None,
-    first_step_bias: bool,
+    first_step_bias: bool | None,
     force: bool,
 ) -> None:
     """Restore a folder of pictures and score it.

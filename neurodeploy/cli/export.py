@@ -55,7 +55,7 @@ def command(
     steps: int | None,
     dt: float | None,
     white: float | None,
-    first_step_bias: bool,
+    first_step_bias: bool | None,
     options: dict[str, str],
     nir_compat: str | None,
     no_verify: bool,

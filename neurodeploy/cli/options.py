@@ -119,9 +119,9 @@ white_option = click.option(
     help="What a .nir or .net that does not say takes for white in a picture (default: 1 for .nir, 255 for .net).",
 )
 first_step_bias_option = click.option(
-    "--first-step-bias",
-    is_flag=True,
-    help="Biases on feedback edges of a .nir count in the first step, too, as they do in snnTorch's own run.",
+    "--first-step-bias/--no-first-step-bias",
+    default=None,
+    help="Whether biases on feedback edges of a .nir count in the first step, as in snnTorch, or from the second on.",
 )
 nir_compat_option = click.option(
     "--nir-compat",

@@ -65,7 +65,7 @@ def command(
     steps: int | None,
     dt: float | None,
     white: float | None,
-    first_step_bias: bool,
+    first_step_bias: bool | None,
     force: bool,
 ) -> int:
     """Restore pictures in the chip's integers.

@@ -144,10 +144,10 @@ def take_apart(graph: nir.NIRGraph, dt: float) -> tuple[Parts, list[Finding]]:
     findings = [
         Finding(
             source,
-            f"its bias arrives at {target} over a feedback edge, and whether it does in the first step is not known:"
-            " snnTorch adds it, readers by way of nirtorch do not",
+            f"its bias arrives at {target} over a feedback edge, from the second step on: a neuron's bias on the chip"
+            " counts in every step",
             limit="no bias",
-            instead="--first-step-bias if the network was trained with it, as in snnTorch",
+            instead="--first-step-bias if the network was trained in that way, as in snnTorch",
         )
         for source, target in late_biases(graph)
     ]

@@ -83,8 +83,13 @@ def test_a_bias_on_a_feedback_edge_counts_from_the_second_step_or_from_the_first
 def test_a_bias_that_may_count_or_not_is_refused_until_it_is_said(tmp_path: Path) -> None:
     path = tmp_path / "net.nir"
     nir.write(path, recurrent(bias=0.25))
-    with pytest.raises(FindingsError, match=r"w_rec: its bias arrives at lif over a feedback edge.*--first-step-bias"):
-        nir_model(path, Told(steps=4, dt=DT, arrays=True)).integer()
+    with pytest.raises(UserError, match=r"w_rec: its bias arrives at lif over a feedback edge.*--no-first") as caught:
+        nir_model(path, Told(steps=4, dt=DT, arrays=True))
+    assert caught.value.exit_code == 2
+    second = nir_model(path, Told(steps=4, dt=DT, arrays=True, first_step_bias=False))
+    assert np.all(second.graph.nodes["w_rec"].bias == 0.25)
+    with pytest.raises(FindingsError, match=r"w_rec: its bias arrives at lif over a feedback edge, from the second"):
+        second.integer()
     net = nir_model(path, Told(steps=4, dt=DT, arrays=True, first_step_bias=True)).integer()
     assert net.feedback == {("w_rec", "lif")}
     unit = net.units["lif"]

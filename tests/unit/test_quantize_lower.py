@@ -328,9 +328,9 @@ def test_real_graphs_of_others_run_like_their_floats() -> None:
     assert net.nodes["5"].stride == (2, 2)
 
 
-def test_cycles_are_refused_by_name() -> None:
+def test_biases_on_feedback_edges_are_refused_by_name() -> None:
     graph = read_nir(shared_path("golden/nir_graphs") / "braille_noDelay_bias_zero.nir")
-    with pytest.raises(FindingsError, match=r"lif1\.lif: the edge from lif1\.w_rec closes a cycle"):
+    with pytest.raises(FindingsError, match=r"lif1\.w_rec: its bias arrives at lif1\.lif over a feedback edge"):
         quantize(Network(graph, HostSide(dt=1e-4)))
 
 
