@@ -91,7 +91,7 @@ def test_a_nir_classifier_runs_on_arrays(
         assert made["output"].sum() > 20
         np.testing.assert_allclose(made["mean"] * 80, made["output"])
     said = answer(capsys, "check", "mine.nir", "--target", "nir", "--steps", "80", "--dt", "1", code=1)
-    assert "fc" in {finding["node"] for finding in said["findings"] if finding["severity"] == "error"}
+    assert "if" in {finding["node"] for finding in said["findings"] if finding["severity"] == "error"}
 
 
 def test_what_is_no_array_is_refused(tmp_path: Path, net: Path) -> None:
