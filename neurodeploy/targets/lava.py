@@ -92,11 +92,10 @@ def form(job: Job) -> Form:
 
 def form_findings(net: IntegerNetwork, wanted: Form) -> list[Finding]:
     """Everything that keeps an expanded network out of one form, beside what no form can hold."""
-    why = "what is on its way when a window ends would arrive in the next image's first step"
-    if found := feedback_findings(net, why, "target nir or onnx"):
-        return found
     if wanted == "program":
         return graph_findings(net) or readout_findings(net)
+    if found := feedback_findings(net, "a netx file is a chain", "the form 'program' of target lava"):
+        return found
     findings = chain_findings(net)
     findings += [
         found for node in net.nodes.values() if isinstance(node, IntegerDense) for found in netx_findings(node)

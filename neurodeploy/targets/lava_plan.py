@@ -3,6 +3,10 @@
 A spiking layer of depth d (hops from the input) works d steps after the input. Where a shorter way meets a longer one,
 what the shorter one carries has to wait: spikes pass through relays, neurons that spike one step after they were spiked
 at; graded codes of the input, which a relay cannot carry, are sent once more, later.
+
+A layer that feeds itself does so over one connection, in the one step that is meant. A gate in front of it keeps back
+what is sent in the step before a window begins: in a window's first step nothing arrives over feedback edges. A loop
+through several layers would take a step for each, and is refused.
 """
 
 from __future__ import annotations
@@ -32,12 +36,14 @@ class Hop:
         weights: The convolution or dense layer whose weights it holds.
         source: The input or spiking layer that feeds it.
         delay: Steps that what the source sends has to wait.
+        gated: It is a feedback connection: what is sent in the last step of a window is kept back.
     """
 
     process: str
     weights: str
     source: str
     delay: int
+    gated: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def plan(net: IntegerNetwork) -> Plan:
             ways[name] = [
                 (weights, source) for weights in net.sources(name) for source in spiking_sources(net, weights)
             ]
-            depths[name] = 1 + max(depths[source] for _, source in ways[name])
+            depths[name] = 1 + max(depths[source] for weights, source in ways[name] if not _is_late(net, weights, name))
     copies: Counter[str] = Counter()
     stages = []
     for name in sorted(ways, key=lambda layer: depths[layer]):
@@ -82,13 +88,19 @@ def plan(net: IntegerNetwork) -> Plan:
         for weights, source in ways[name]:
             copies[weights] += 1
             process = weights if copies[weights] == 1 else f"{weights}_{copies[weights]}"
-            hops.append(Hop(process, weights, source, depths[name] - 1 - depths[source]))
+            late = _is_late(net, weights, name)
+            hops.append(Hop(process, weights, source, 0 if late else depths[name] - 1 - depths[source], late))
         neuron = net.nodes[name]
         if isinstance(neuron, IntegerLif | IntegerReadout):
             stages.append(Stage(neuron, depths[name], tuple(hops)))
     # the readout may share its depth with a layer that nothing reads; it ends the program all the same
     stages.sort(key=lambda stage: isinstance(stage.neuron, IntegerReadout))
     return Plan(tuple(stages))
+
+
+def _is_late(net: IntegerNetwork, weights: str, name: str) -> bool:
+    """Whether a weight layer leads back into a layer of neurons."""
+    return (weights, name) in net.feedback
 
 
 def spiking_sources(net: IntegerNetwork, weights: str) -> list[str]:
@@ -120,6 +132,25 @@ def graph_findings(net: IntegerNetwork) -> list[Finding]:
             findings.append(Finding(name, "feeds nothing", instead="leave it out"))
     if not any(isinstance(node, IntegerReadout) for node in net.nodes.values()):
         findings.append(Finding("network", "has no readout"))
+    return findings or _loop_findings(net)
+
+
+def _loop_findings(net: IntegerNetwork) -> list[Finding]:
+    """Feedback edges that do not lead from weights back into the layer whose spikes these read."""
+    findings = []
+    for source, target in sorted(net.feedback):
+        weighted = isinstance(net.nodes[source], IntegerConv | IntegerDense)
+        senders = spiking_sources(net, source) if weighted else [source]
+        if senders != [target]:
+            findings.append(
+                Finding(
+                    target,
+                    f"the feedback edge from {source} is not carried: every connection of a loop takes a step in Lava",
+                    have=f"a loop through {', '.join([*senders, target])}",
+                    limit="a layer that feeds itself",
+                    instead="target nir or onnx",
+                )
+            )
     return findings
 
 

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from neurodeploy.errors import UserError
+from neurodeploy.errors import InternalError, UserError
 from neurodeploy.graph.spec import HostSide
 from neurodeploy.hardware.shapes import Shape, Size
 from neurodeploy.quantize.levels import fold_levels
@@ -36,7 +36,7 @@ from neurodeploy.quantize.network import (
 )
 from neurodeploy.shipped import shipped
 from neurodeploy.targets.lava_chain import READOUT_VTH
-from neurodeploy.targets.lava_plan import Hop, Plan, Stage, plan
+from neurodeploy.targets.lava_plan import Hop, Plan, Stage, graph_findings, plan
 from neurodeploy.targets.proof import npz_bytes, read_npz
 
 PROGRAM, WEIGHTS, NETWORK = "program.py", "weights.npz", "network.json"
@@ -165,7 +165,7 @@ def _template() -> Template:
 _TAKEN = {
     *keyword.kwlist,
     *("codes", "layers", "conv", "dense", "neurons", "relays", "codes_later", "build", "np", "Path", "Conv", "Dense"),
-    *("Source", "LIF", "LIFReset", "SignMode", "ARRAYS", "T", "HOPS", "range", "print"),
+    *("Gate", "GateModel", "Source", "LIF", "LIFReset", "SignMode", "ARRAYS", "T", "HOPS", "range", "print"),
 }
 """Names that a layer's variable must not hide."""
 
@@ -190,6 +190,7 @@ class _Context:
             "hops": self.plan.hops,
             "stages": stages,
             "relays": ", ".join(relays),
+            "any_gate": any(hop["gate"] for stage in stages for hop in stage["hops"]),
             "any_dense": any(hop["dense"] for stage in stages for hop in stage["hops"]),
             "late_inputs": [
                 {"variable": self.variables[f"{self.net.input.name}_{delay}"], "delay": delay} for delay in inputs
@@ -247,6 +248,7 @@ class _Context:
             "variable": self._variable(f"process {hop.process}", hop.process),
             "weights": hop.weights,
             "source": source,
+            "gate": self._variable(f"gate {hop.process}", f"gate_{hop.process}") if hop.gated else "",
             "source_shape": self._axes(hop.source),
             "dense": isinstance(node, IntegerDense),
             "message_bits": f", message_bits={self.message_bits}" if graded else "",
@@ -287,11 +289,12 @@ def read_program(folder: Path) -> IntegerNetwork:
             raise UserError("stands twice in the network", node=f"{path}: {row.name}")
         nodes[row.name] = _node(row, arrays, path)
     kinds = [type(node) for node in nodes.values()]
-    order = {name: place for place, name in enumerate(nodes)}
-    forward = all(order.get(source, len(order)) < order.get(target, -1) for source, target in data.edges)
-    if kinds.count(IntegerInput) != 1 or kinds.count(IntegerReadout) != 1 or not forward:
-        raise UserError("wants one input, one output, and edges that run forward", node=str(path))
-    net = IntegerNetwork(nodes, tuple(data.edges), data.host, data.units, data.arithmetic)
+    try:
+        net = IntegerNetwork(nodes, tuple(data.edges), data.host, data.units, data.arithmetic)
+    except InternalError as error:
+        raise UserError(f"its edges make no network: {error}", node=str(path)) from error
+    if kinds.count(IntegerInput) != 1 or kinds.count(IntegerReadout) != 1 or graph_findings(net):
+        raise UserError("wants one input, one output, and edges that run forward or feed a layer back", node=str(path))
     return fold_levels(net)
 
 

@@ -1,4 +1,4 @@
-"""Recurrent networks of snnTorch and norse, spike for spike, and NeuroBench's operations of one.
+"""Recurrent networks of snnTorch and norse, spike for spike, in Lava bit for bit, and NeuroBench's operations of one.
 
 What snnTorch itself computes, not what a reader makes of the file: the recurrent weights see the spikes of the step
 before, and their bias counts in the first step, too. ``NEURODEPLOY_NEUROBENCH_PYTHON`` names an interpreter that has
@@ -12,23 +12,30 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nir
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 
+from neurodeploy import lava_env
 from neurodeploy.cli import main
 from neurodeploy.energy.count import OperationCounter
 from neurodeploy.foreign import Told, nir_model
 from neurodeploy.graph.cycles import feedback_edges, with_early_biases
 from neurodeploy.graph.nir_file import read_nir
+from neurodeploy.quantize.levels import expand_levels
 from neurodeploy.report.neurobench import neurobench
+from neurodeploy.simulate import reference
 from neurodeploy.simulate.floating import run_float
 from neurodeploy.simulate.observe import Trace
 from neurodeploy.simulate.restore import run_codes
+from neurodeploy.targets.lava_run import LavaJob, run_jobs
 from tests.external.test_own_models import block
+from tests.recurrent_nets import Recurrent, recurrent_nets
 from tests.shared import shared_path
 
 pytestmark = pytest.mark.external
@@ -148,6 +155,35 @@ def test_norses_recurrent_cell_spikes_alike() -> None:
             theirs.append(spikes[0].numpy())
     assert 0.05 < np.mean(theirs) < 0.95
     np.testing.assert_array_equal(np.stack(theirs), ours)
+
+
+def test_lava_runs_layers_that_feed_themselves_bit_for_bit() -> None:
+    """Random networks, four images back to back: u, v, spikes and output; what feedback sends never enters the next."""
+    python = lava_env.python()
+    if python is None:
+        pytest.skip("Lava is not installed: neurodeploy doctor --install-lava")
+    jobs: list[LavaJob] = []
+
+    @settings(max_examples=400, database=None, suppress_health_check=list(HealthCheck))
+    @given(recurrent_nets())
+    def collect(case: Recurrent) -> None:
+        if len(jobs) < 12 and "across" not in case.net.nodes and len(case.codes) > 1:
+            net = expand_levels(case.net)
+            images = np.random.default_rng(len(jobs)).integers(-3, 6, (4, *case.codes.shape[1:]))
+            deaf = replace(net, edges=tuple(edge for edge in net.edges if edge not in net.feedback))
+            if all((reference.run(net, one) != reference.run(deaf, one)).any() for one in images[:2]):
+                jobs.append(LavaJob(net, images, "program"))
+
+    collect()
+    assert len(jobs) == 12
+    for job, ran in zip(jobs, run_jobs(jobs, python), strict=True):
+        for place, image in enumerate(job.codes):
+            trace = Trace(job.network.host.steps)
+            np.testing.assert_array_equal(ran.output[place], reference.run(job.network, image, observer=trace))
+            for name, layer in trace.layers.items():
+                np.testing.assert_array_equal(ran.spikes[name][place], layer.fired[:, 0])
+                np.testing.assert_array_equal(ran.u[name][place], layer.u)
+                np.testing.assert_array_equal(ran.v[name][place], layer.v[:, 0])
 
 
 def test_the_published_recurrent_network_runs_in_integers_and_is_counted() -> None:
