@@ -172,11 +172,13 @@ def _report(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
 
 def _arrays(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
     """The report of a network that takes no pictures."""
+    from neurodeploy.files import writing_file
     from neurodeploy.report.arrays import are_arrays, arrays_report
     from neurodeploy.report.measure import DEFAULT_PROFILES, load_profiles
+    from neurodeploy.report.page import energy_html
     from neurodeploy.zoo import resolve
 
-    apart = ("data", "pairs", "teacher", "html", "checks", "markdown", "latex", "neurobench")
+    apart = ("data", "pairs", "teacher", "checks", "markdown", "latex", "neurobench")
     given = [f"--{name.removesuffix('s') if name == 'checks' else name}" for name in apart if options[name]]
     if given or not are_arrays(options["inputs"]):
         raise click.UsageError(f"--input takes .npy files, and no {', '.join(given) or 'pictures'} beside them")
@@ -192,6 +194,11 @@ def _arrays(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
         reproduce={"command": settings.command_line},
     )
     report["checks"] = []
+    html = options["html"]
+    if html is not None:
+        with writing_file(html, force=options["force"]) as page:
+            page.write_text(energy_html(report), encoding="utf-8")
+        say(settings, f"page: {html}")
     answer(settings, report, lambda: _text(report))
     return 0 if report["ok"] else 1
 

@@ -41,7 +41,12 @@ def test_every_verb_takes_a_recurrent_network(file: str, capsys: pytest.CaptureF
         unit = 2.0**-8
         np.testing.assert_allclose(kept["output"].reshape(-1) * unit, want.sum(axis=0), rtol=0, atol=1e-9)
     spikes = {layer["name"]: layer["spikes"] for layer in ran["images"][0]["layers"]}
-    report = answer(capsys, "energy-report", file, "--input", "x.npy", "--allow-partial", *SAID)
+    words = ("energy-report", file, "--input", "x.npy", "--allow-partial", *SAID)
+    report = answer(capsys, *words, "--html", "energy.html")
+    page = Path("energy.html").read_text(encoding="utf-8")
+    assert "recurrent: what feedback reaches is computed in each of the 30 time steps" in page
+    assert main([*words, "--html", "energy.html"]) == 2, "nothing is overwritten"
+    capsys.readouterr()
     (row,) = [row for row in report["counts"]["layers"] if row["name"] == "lif"]
     assert row["spikes"] == spikes["lif"] > 0
     assert row["per_step"]["sop"] == [0, *(5 * count for count in row["per_step"]["spikes"][:-1])]
