@@ -38,8 +38,8 @@ PARTS = (
         "neurodeploy/networks/winograd",
         "winograd.c",
         "_winograd.so",
-        (),
-        "without Winograd's transforms, training may be slower",
+        ("-ffp-contract=fast",),
+        "without Winograd's convolutions, training may be slower",
     ),
 )
 

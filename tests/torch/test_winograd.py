@@ -51,26 +51,35 @@ def test_values_and_gradients_are_those_of_torch(
     for mine, theirs in zip(got, expected, strict=True):
         assert mine.shape == theirs.shape
         largest = float(theirs.abs().max())
-        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=2e-5 * largest)
+        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=3e-5 * largest)
 
 
 @compiled
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("budget", [1, 1 << 30])
-def test_neither_threads_nor_parts_of_the_batch_matter(
-    threads: int, budget: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    case = random_case(5, 32, 48, 11, 9, 1)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_do_not_matter(threads: int) -> None:
+    case = random_case(5, 32, 48, 31, 29, 1)
     usual = torch.get_num_threads()
     expected = computed(case, torch.float64, 1, plain=True)
-    monkeypatch.setattr(winograd, "CHUNK_BYTES", budget)
     try:
         torch.set_num_threads(threads)
         got = computed(case, torch.float32, 1, plain=False)
     finally:
         torch.set_num_threads(usual)
     for mine, theirs in zip(got, expected, strict=True):
-        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=2e-5 * float(theirs.abs().max()))
+        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=3e-5 * float(theirs.abs().max()))
+
+
+@compiled
+@pytest.mark.parametrize("widest", ["plain", "avx2", "avx512"])
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 48), (64, 32)])
+def test_all_instructions_give_the_same(
+    widest: str, inputs: int, outputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = random_case(2, inputs, outputs, 22, 25, 6)
+    expected = computed(case, torch.float64, 1, plain=True)
+    monkeypatch.setenv("NEURODEPLOY_KERNEL", widest)
+    for mine, theirs in zip(computed(case, torch.float32, 1, plain=False), expected, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=3e-5 * float(theirs.abs().max()))
 
 
 @compiled
@@ -82,7 +91,7 @@ def test_any_layout_in_memory_is_taken() -> None:
     got = computed([strided, weight.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2), bias, grad], torch.float32, 1,
                    plain=False)  # fmt: skip
     for mine, theirs in zip(got, expected, strict=True):
-        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=2e-5 * float(theirs.abs().max()))
+        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=3e-5 * float(theirs.abs().max()))
 
 
 @compiled

@@ -2,10 +2,10 @@
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308): of a tile d of 6 x 6 inputs and
 a kernel g, the 4 x 4 outputs are ``A^T [(G g G^T) * (B^T d B)] A``, the products summed over the channels by matrix
-products. The transforms are compiled from ``winograd.c``, the matrix products are torch's. The gradients are the exact
-adjoints of these very steps. Rounding errors are some ten times those of a plain float32 convolution, of the order of
-1e-6 of the largest output; what is exported does not depend on it, because the integer grid and every score use plain
-convolutions.
+products; all of that is compiled from ``winograd.c``. The gradient of the input is the same convolution with the kernel
+turned round, that of the kernel the adjoint of these steps. Rounding errors are some ten times those of a plain float32
+convolution, of the order of 1e-5 of the largest value; what is exported does not depend on it, because the integer
+grid and every score use plain convolutions.
 
 A dilated convolution is a plain one of the pictures that its taps see: every second, fourth, ... row and column.
 Where :func:`takes` says no, torch's own convolution computes.
@@ -14,6 +14,7 @@ Where :func:`takes` says no, torch's own convolution computes.
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ABI = 1
+ABI = 3
 """``ND_ABI`` of winograd.c."""
 SOURCE = Path(__file__).with_name("winograd.c")
 LIBRARY = "_winograd.so"
 
 LANES = 16
-"""Channels that the transforms take at once; both numbers of channels are multiples of it."""
-TILE, PRODUCTS = 4, 36
-CHUNK_BYTES = 4 << 20
-"""What the products of one pass may take, so that they are still in the cache when they are read."""
+"""Channels that are computed at once; both numbers of channels are multiples of it."""
+PRODUCTS = 36
+WIDEST = {"none": 0, "plain": 0, "avx2": 1}
+"""What ``NEURODEPLOY_KERNEL`` allows, as winograd.c counts; anything else allows everything."""
 
 _KERNEL = torch.tensor(
     [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64
@@ -52,16 +53,15 @@ def _library() -> ctypes.CDLL | None:
             return None
     except (OSError, AttributeError):
         return None
-    address, sizes = ctypes.c_void_p, (*(ctypes.c_int64,) * 5, ctypes.c_int)
-    handle.nd_to_products.argtypes = (address, address, *sizes)
-    handle.nd_to_products_adjoint.argtypes = (address, address, *sizes)
-    handle.nd_from_products.argtypes = (address, address, address, *sizes)
-    handle.nd_from_products_adjoint.argtypes = (address, address, *sizes)
+    address, sizes = ctypes.c_void_p, (*(ctypes.c_int64,) * 5, *(ctypes.c_int,) * 2)
+    handle.nd_winograd_room.argtypes, handle.nd_winograd_room.restype = (ctypes.c_int64,) * 2, ctypes.c_int64
+    handle.nd_winograd_convolve.argtypes, handle.nd_winograd_convolve.restype = (*(address,) * 5, *sizes), None
+    handle.nd_winograd_correlate.argtypes, handle.nd_winograd_correlate.restype = (*(address,) * 4, *sizes), None
     return handle
 
 
 def available() -> bool:
-    """Whether this installation has the compiled transforms."""
+    """Whether this installation has the compiled convolutions."""
     return _library() is not None
 
 
@@ -124,13 +124,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x, weight)
-        kernel, bias = _kernel_products(weight), bias.contiguous()
-        out = torch.empty((x.shape[0], weight.shape[0], *x.shape[2:]), dtype=x.dtype, memory_format=torch.channels_last)
-        widest = max(weight.shape[:2])
-        for part in _chunks(x, widest):
-            products = torch.bmm(_to_products(x[part]), kernel, out=_room(x[part], weight.shape[0]))
-            _call("nd_from_products", out[part], products, bias)
-        return out
+        return _convolved(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -138,61 +132,45 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
-        kernel = _kernel_products(weight).transpose(1, 2)
-        grad_x = torch.zeros_like(x, memory_format=torch.channels_last) if wants_x else None
-        grad_kernel = torch.zeros(PRODUCTS, weight.shape[1], weight.shape[0]) if wants_weight else None
-        for part in _chunks(x, max(weight.shape[:2])):
-            products = _room(grad[part], weight.shape[0])
-            _call("nd_from_products_adjoint", grad[part], products)
-            if grad_kernel is not None:
-                grad_kernel.baddbmm_(_to_products(x[part]).transpose(1, 2), products)
-            if grad_x is not None:
-                back = torch.bmm(products, kernel, out=_room(x[part], weight.shape[1]))
-                _call("nd_to_products_adjoint", grad_x[part], back)
-        grad_weight = None
-        if grad_kernel is not None:
-            flat = KERNEL_MATRIX.t() @ grad_kernel.view(PRODUCTS, -1)
-            grad_weight = flat.view(3, 3, weight.shape[1], weight.shape[0]).permute(3, 2, 0, 1)
+        grad_x = grad_weight = None
+        if wants_x:
+            grad_x = _convolved(grad, weight.flip(2, 3).transpose(0, 1), torch.zeros(weight.shape[1]))
+        if wants_weight:
+            grad_weight = _correlated(x, grad)
         return grad_x, grad_weight, grad.sum((0, 2, 3)) if wants_bias else None
 
 
-def _kernel_products(weight: Tensor) -> Tensor:
-    """(K, C, 3, 3) -> (36, C, K)."""
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(B, K, H, W) of (B, C, H, W), (K, C, 3, 3) and (K,); pictures channels last."""
     outputs, inputs = weight.shape[:2]
     flat = weight.detach().permute(2, 3, 1, 0).reshape(9, inputs * outputs)
-    return (KERNEL_MATRIX @ flat).view(PRODUCTS, inputs, outputs)
+    kernel = KERNEL_MATRIX @ flat  # (36, C K)
+    shape = (x.shape[0], outputs, *x.shape[2:])
+    out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    shift = bias.detach().contiguous()
+    _call("convolve", x, outputs, kernel, shift, out)
+    return out
 
 
-def _tiles(x: Tensor) -> int:
-    return x.shape[0] * -(-x.shape[2] // TILE) * -(-x.shape[3] // TILE)
+def _correlated(x: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of the weight, (K, C, 3, 3); pictures channels last."""
+    inputs, outputs = x.shape[1], grad.shape[1]
+    kernels = torch.zeros(_threads(x), PRODUCTS, inputs * outputs)
+    _call("correlate", x, outputs, grad, kernels)
+    flat = KERNEL_MATRIX.t() @ kernels.sum(0)
+    return flat.view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
 
 
-def _chunks(x: Tensor, channels: int) -> list[slice]:
-    """Parts of the batch whose products fit into :data:`CHUNK_BYTES`, one picture at least."""
-    threads = torch.get_num_threads()
-    each = max(1, CHUNK_BYTES * threads // (4 * PRODUCTS * channels * _tiles(x[:1])))
-    return [slice(first, first + each) for first in range(0, x.shape[0], each)]
+def _threads(x: Tensor) -> int:
+    return min(torch.get_num_threads(), x.shape[0])
 
 
-def _room(x: Tensor, channels: int) -> Tensor:
-    """Memory for the products of x, (36, tiles, channels); planes are shifted so that they do not share cache sets."""
-    tiles = _tiles(x)
-    plane = tiles * channels + LANES
-    return torch.empty(PRODUCTS * plane).as_strided((PRODUCTS, tiles, channels), (plane, channels, 1))
-
-
-def _to_products(x: Tensor) -> Tensor:
-    products = _room(x, x.shape[1])
-    _call("nd_to_products", x, products)
-    return products
-
-
-def _call(name: str, values: Tensor, products: Tensor, *more: Tensor) -> None:
-    """Calls a transform between (B, C, H, W), channels last, and its products."""
+def _call(name: str, x: Tensor, outputs: int, *others: Tensor) -> None:
     handle = _library()
     if handle is None:
-        raise RuntimeError("the compiled transforms are not there; ask takes() first")
-    count, channels, height, width = values.shape
-    threads = min(torch.get_num_threads(), count)
-    sizes = (count, height, width, channels, products.stride(0), threads)
-    getattr(handle, name)(values.data_ptr(), *(tensor.data_ptr() for tensor in more), products.data_ptr(), *sizes)
+        raise RuntimeError("the compiled convolutions are not there; ask takes() first")
+    count, inputs, height, width = x.shape
+    threads, widest = _threads(x), WIDEST.get(os.environ.get("NEURODEPLOY_KERNEL", ""), 2)
+    room = torch.empty(threads * handle.nd_winograd_room(inputs, outputs))
+    addresses = (tensor.data_ptr() for tensor in (x, *others, room))
+    getattr(handle, f"nd_winograd_{name}")(*addresses, count, height, width, inputs, outputs, threads, widest)

@@ -1,30 +1,32 @@
-/* The transforms of Winograd's 3 x 3 convolution F(4 x 4, 3 x 3) (Lavin and Gray, arXiv 1509.09308) and their adjoints.
+/* Winograd's 3 x 3 convolution F(4 x 4, 3 x 3) (Lavin and Gray, arXiv 1509.09308): the convolution, and the gradient of
+ * its kernel. That of its input is the same convolution with the kernel turned round.
  *
  * Pictures are float32 (pictures, height, width, channels), channels innermost and a multiple of ND_LANES; a tile of
- * 4 x 4 outputs is made of 6 x 6 inputs, zeros beyond the borders. In the domain of the products a tile is a row of 36
- * matrices (tiles, channels), 'plane' floats apart; tiles are in the order of pictures, rows, columns.
+ * 4 x 4 outputs is made of 6 x 6 inputs, zeros beyond the borders. A picture is worked off in blocks of tiles that stay
+ * in the cache from the transform of the inputs to that of the outputs. In between a block is a row of 36 matrices
+ * (tiles, channels), each multiplied with a matrix of the transformed kernel.
  */
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
-#define ND_PATHS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define ND_PATHS
+#ifdef _OPENMP
+#include <omp.h>
 #endif
+
 #define ND_INLINE static inline __attribute__((always_inline))
 
-enum { ND_ABI = 1, ND_LANES = 16, ND_TILE = 4, ND_PATCH = 6, ND_PRODUCTS = ND_PATCH * ND_PATCH };
+enum { ND_PLAIN = 0, ND_AVX2 = 1, ND_AVX512 = 2 };
+enum { ND_ABI = 3, ND_LANES = 16, ND_TILE = 4, ND_PATCH = 6, ND_PRODUCTS = ND_PATCH * ND_PATCH, ND_BLOCK = 24 };
 
 /* 16 channels, at any address that a float may have */
 typedef float lanes __attribute__((vector_size(4 * ND_LANES), aligned(4), may_alias));
 
-/* What the functions are called with: pictures of one batch. */
+/* What a call is about. 'room' is the scratch memory of a thread, see nd_winograd_room. */
 typedef struct {
-    int64_t height, width, channels, rows, columns, plane;
+    int64_t height, width, inputs, outputs, columns, tiles;
 } shape;
 
-/* ---- one dimension ---- */
+/* ---- the transforms: one dimension ---- */
 
 /* B^T d */
 ND_INLINE void to_products(const lanes d[ND_PATCH], lanes v[ND_PATCH]) {
@@ -35,17 +37,6 @@ ND_INLINE void to_products(const lanes d[ND_PATCH], lanes v[ND_PATCH]) {
     v[3] = c + e;
     v[4] = c - e;
     v[5] = 4.0f * d[1] - 5.0f * d[3] + d[5];
-}
-
-/* B v */
-ND_INLINE void to_products_adjoint(const lanes v[ND_PATCH], lanes d[ND_PATCH]) {
-    const lanes sum = v[1] + v[2], less = v[1] - v[2], sum2 = v[3] + v[4], less2 = 2.0f * (v[3] - v[4]);
-    d[0] = 4.0f * v[0];
-    d[1] = 4.0f * (v[5] - less) - less2;
-    d[2] = -5.0f * v[0] - 4.0f * sum - sum2;
-    d[3] = less + less2 - 5.0f * v[5];
-    d[4] = v[0] + sum + sum2;
-    d[5] = v[5];
 }
 
 /* A^T m */
@@ -68,7 +59,7 @@ ND_INLINE void from_products_adjoint(const lanes y[ND_TILE], lanes m[ND_PATCH]) 
     m[5] = y[3];
 }
 
-/* ---- two dimensions: along the columns of from[SIDE][SIDE], then along the rows of what that gave ---- */
+/* ---- two dimensions: along the rows of from[SIDE][SIDE], then along the columns of what that gave ---- */
 
 #define ND_BOTH_WAYS(NAME, STEP, SIDE, MADE)                                                                           \
     ND_INLINE void NAME(lanes from[SIDE][SIDE], lanes to[MADE][MADE]) {                                                \
@@ -83,113 +74,224 @@ ND_INLINE void from_products_adjoint(const lanes y[ND_TILE], lanes m[ND_PATCH]) 
     }
 
 ND_BOTH_WAYS(tile_to_products, to_products, ND_PATCH, ND_PATCH)
-ND_BOTH_WAYS(tile_to_products_adjoint, to_products_adjoint, ND_PATCH, ND_PATCH)
 ND_BOTH_WAYS(tile_from_products, from_products, ND_PATCH, ND_TILE)
 ND_BOTH_WAYS(tile_from_products_adjoint, from_products_adjoint, ND_TILE, ND_PATCH)
 
-/* ---- one picture ---- */
+/* ---- a block: 'count' tiles from 'first' on, matrices (tiles, channels) 'plane' floats apart ---- */
 
-ND_INLINE lanes *place(float *picture, const shape *of, int64_t row, int64_t column, int64_t channel) {
-    const int outside = row < 0 || row >= of->height || column < 0 || column >= of->width;
-    return outside ? NULL : (lanes *)(picture + (row * of->width + column) * of->channels + channel);
+ND_INLINE int64_t plane_of(int64_t channels) {
+    return ND_BLOCK * channels + ND_LANES; /* not a multiple of a page: 36 lines of one place must not share a set */
 }
 
-#define ND_EACH_TILE(PRODUCTS)                                                                                         \
-    for (int64_t row = 0; row < of->rows; row++)                                                                       \
-        for (int64_t column = 0; column < of->columns; column++)                                                       \
-            for (int64_t channel = 0; channel < of->channels; channel += ND_LANES)                                     \
-                for (float *tile = (PRODUCTS) + (row * of->columns + column) * of->channels + channel; tile; tile = NULL)
+ND_INLINE int is_inside(const shape *of, int64_t row, int64_t column) {
+    return row >= 0 && row < of->height && column >= 0 && column < of->width;
+}
 
-ND_PATHS static void picture_to_products(float *x, float *products, const shape *of) {
-    ND_EACH_TILE(products) {
+#define ND_EACH_TILE(CHANNELS)                                                                                         \
+    for (int64_t tile = 0; tile < count; tile++)                                                                       \
+        for (int64_t row = ND_TILE * ((first + tile) / of->columns), column = ND_TILE * ((first + tile) % of->columns),\
+                     channel = 0; channel < (CHANNELS); channel += ND_LANES)
+
+ND_INLINE void block_to_products(const float *x, float *products, const shape *of, int64_t first, int64_t count) {
+    const int64_t plane = plane_of(of->inputs);
+    ND_EACH_TILE(of->inputs) {
         lanes d[ND_PATCH][ND_PATCH], v[ND_PATCH][ND_PATCH];
         for (int i = 0; i < ND_PATCH; i++)
             for (int j = 0; j < ND_PATCH; j++) {
-                const lanes *at = place(x, of, ND_TILE * row + i - 1, ND_TILE * column + j - 1, channel);
-                d[i][j] = at ? *at : (lanes){0};
+                const int64_t y = row + i - 1, z = column + j - 1;
+                d[i][j] = is_inside(of, y, z) ? *(const lanes *)(x + (y * of->width + z) * of->inputs + channel) : (lanes){0};
             }
         tile_to_products(d, v);
-        for (int i = 0; i < ND_PRODUCTS; i++) *(lanes *)(tile + i * of->plane) = v[i / ND_PATCH][i % ND_PATCH];
+        float *to = products + tile * of->inputs + channel;
+        for (int i = 0; i < ND_PRODUCTS; i++) *(lanes *)(to + i * plane) = v[i / ND_PATCH][i % ND_PATCH];
     }
 }
 
-ND_PATHS static void picture_to_products_adjoint(float *x, float *products, const shape *of) {
-    ND_EACH_TILE(products) {
-        lanes d[ND_PATCH][ND_PATCH], v[ND_PATCH][ND_PATCH];
-        for (int i = 0; i < ND_PRODUCTS; i++) v[i / ND_PATCH][i % ND_PATCH] = *(lanes *)(tile + i * of->plane);
-        tile_to_products_adjoint(v, d);
-        for (int i = 0; i < ND_PATCH; i++)
-            for (int j = 0; j < ND_PATCH; j++) {
-                lanes *at = place(x, of, ND_TILE * row + i - 1, ND_TILE * column + j - 1, channel);
-                if (at) *at += d[i][j];
-            }
-    }
-}
-
-ND_PATHS static void picture_from_products(float *y, const float *bias, float *products, const shape *of) {
-    ND_EACH_TILE(products) {
+ND_INLINE void block_from_products(float *y, const float *bias, const float *products, const shape *of, int64_t first,
+                                   int64_t count) {
+    const int64_t plane = plane_of(of->outputs);
+    ND_EACH_TILE(of->outputs) {
         lanes m[ND_PATCH][ND_PATCH], out[ND_TILE][ND_TILE];
-        for (int i = 0; i < ND_PRODUCTS; i++) m[i / ND_PATCH][i % ND_PATCH] = *(lanes *)(tile + i * of->plane);
+        const float *from = products + tile * of->outputs + channel;
+        for (int i = 0; i < ND_PRODUCTS; i++) m[i / ND_PATCH][i % ND_PATCH] = *(const lanes *)(from + i * plane);
         tile_from_products(m, out);
         const lanes shift = *(const lanes *)(bias + channel);
         for (int i = 0; i < ND_TILE; i++)
-            for (int j = 0; j < ND_TILE; j++) {
-                lanes *at = place(y, of, ND_TILE * row + i, ND_TILE * column + j, channel);
-                if (at) *at = out[i][j] + shift;
-            }
+            for (int j = 0; j < ND_TILE; j++)
+                if (is_inside(of, row + i, column + j))
+                    *(lanes *)(y + ((row + i) * of->width + column + j) * of->outputs + channel) = out[i][j] + shift;
     }
 }
 
-ND_PATHS static void picture_from_products_adjoint(float *y, float *products, const shape *of) {
-    ND_EACH_TILE(products) {
+ND_INLINE void block_from_products_adjoint(const float *grad, float *products, const shape *of, int64_t first,
+                                           int64_t count) {
+    const int64_t plane = plane_of(of->outputs);
+    ND_EACH_TILE(of->outputs) {
         lanes m[ND_PATCH][ND_PATCH], out[ND_TILE][ND_TILE];
         for (int i = 0; i < ND_TILE; i++)
             for (int j = 0; j < ND_TILE; j++) {
-                const lanes *at = place(y, of, ND_TILE * row + i, ND_TILE * column + j, channel);
-                out[i][j] = at ? *at : (lanes){0};
+                const int64_t y = row + i, z = column + j;
+                out[i][j] = is_inside(of, y, z) ? *(const lanes *)(grad + (y * of->width + z) * of->outputs + channel) : (lanes){0};
             }
         tile_from_products_adjoint(out, m);
-        for (int i = 0; i < ND_PRODUCTS; i++) *(lanes *)(tile + i * of->plane) = m[i / ND_PATCH][i % ND_PATCH];
+        float *to = products + tile * of->outputs + channel;
+        for (int i = 0; i < ND_PRODUCTS; i++) *(lanes *)(to + i * plane) = m[i / ND_PATCH][i % ND_PATCH];
     }
 }
 
-/* ---- what Python calls: all pictures, spread over threads ---- */
+/* ---- matrix products: to[r][k] (+)= sum over i of a[r a_row + i a_step] b[i][k], b and to with 'width' columns ---- */
+
+#define ND_UNROLL _Pragma("GCC unroll 16")
+
+ND_INLINE void corner(const float *a, int64_t a_row, int64_t a_step, const float *b, float *to, int64_t depth, int64_t width,
+                      int add, const int rows, const int wide) {
+    lanes sum[8][2];
+    ND_UNROLL
+    for (int r = 0; r < rows; r++) {
+        ND_UNROLL
+        for (int k = 0; k < wide; k++) sum[r][k] = add ? *(const lanes *)(to + r * width + k * ND_LANES) : (lanes){0};
+    }
+    for (int64_t i = 0; i < depth; i++) {
+        lanes line[2];
+        ND_UNROLL
+        for (int k = 0; k < wide; k++) line[k] = *(const lanes *)(b + i * width + k * ND_LANES);
+        ND_UNROLL
+        for (int r = 0; r < rows; r++) {
+            const float one = a[r * a_row + i * a_step];
+            ND_UNROLL
+            for (int k = 0; k < wide; k++) sum[r][k] += one * line[k];
+        }
+    }
+    ND_UNROLL
+    for (int r = 0; r < rows; r++) {
+        ND_UNROLL
+        for (int k = 0; k < wide; k++) *(lanes *)(to + r * width + k * ND_LANES) = sum[r][k];
+    }
+}
+
+ND_INLINE void multiply(const float *a, int64_t a_row, int64_t a_step, const float *b, float *to, int64_t rows, int64_t depth,
+                        int64_t width, int add, const int tall) {
+    for (int64_t k = 0; k < width; k += 2 * ND_LANES) {
+        const int pair = k + ND_LANES < width;
+        int64_t r = 0;
+        for (; r + tall <= rows; r += tall) {
+            if (pair) corner(a + r * a_row, a_row, a_step, b + k, to + r * width + k, depth, width, add, tall, 2);
+            else corner(a + r * a_row, a_row, a_step, b + k, to + r * width + k, depth, width, add, tall, 1);
+        }
+        for (; r < rows; r++) {
+            if (pair) corner(a + r * a_row, a_row, a_step, b + k, to + r * width + k, depth, width, add, 1, 2);
+            else corner(a + r * a_row, a_row, a_step, b + k, to + r * width + k, depth, width, add, 1, 1);
+        }
+    }
+}
+
+/* ---- one picture ---- */
+
+ND_INLINE void picture_convolved(const float *x, const float *kernel, const float *bias, float *y, float *room, const shape *of,
+                                 const int tall) {
+    float *before = room, *after = room + ND_PRODUCTS * plane_of(of->inputs);
+    for (int64_t first = 0; first < of->tiles; first += ND_BLOCK) {
+        const int64_t count = of->tiles - first < ND_BLOCK ? of->tiles - first : ND_BLOCK;
+        block_to_products(x, before, of, first, count);
+        for (int i = 0; i < ND_PRODUCTS; i++)
+            multiply(before + i * plane_of(of->inputs), of->inputs, 1, kernel + i * of->inputs * of->outputs,
+                     after + i * plane_of(of->outputs), count, of->inputs, of->outputs, 0, tall);
+        block_from_products(y, bias, after, of, first, count);
+    }
+}
+
+/* Adds the gradient of the transformed kernel. */
+ND_INLINE void picture_correlated(const float *x, const float *grad, float *kernel, float *room, const shape *of, const int tall) {
+    float *before = room, *after = room + ND_PRODUCTS * plane_of(of->inputs);
+    for (int64_t first = 0; first < of->tiles; first += ND_BLOCK) {
+        const int64_t count = of->tiles - first < ND_BLOCK ? of->tiles - first : ND_BLOCK;
+        block_to_products(x, before, of, first, count);
+        block_from_products_adjoint(grad, after, of, first, count);
+        for (int i = 0; i < ND_PRODUCTS; i++)
+            multiply(before + i * plane_of(of->inputs), 1, of->inputs, after + i * plane_of(of->outputs),
+                     kernel + i * of->inputs * of->outputs, of->inputs, count, of->outputs, 1, tall);
+    }
+}
+
+/* The same for the instructions that there may be; 'tall' rows of two vectors are what their registers hold. */
+#define ND_PATH(NAME, ATTRIBUTE, TALL)                                                                                 \
+    ATTRIBUTE static void convolved_##NAME(const float *x, const float *kernel, const float *bias, float *y, float *room, \
+                                           const shape *of) {                                                          \
+        picture_convolved(x, kernel, bias, y, room, of, TALL);                                                         \
+    }                                                                                                                  \
+    ATTRIBUTE static void correlated_##NAME(const float *x, const float *grad, float *kernel, float *room, const shape *of) { \
+        picture_correlated(x, grad, kernel, room, of, TALL);                                                           \
+    }
+
+ND_PATH(plain, , 2)
+#if defined(__x86_64__) && defined(__GNUC__)
+ND_PATH(avx2, __attribute__((target("avx2,fma"))), 2)
+ND_PATH(avx512, __attribute__((target("avx512f,avx512vl,fma"))), 8)
+#endif
+
+/* ---- what Python calls ---- */
 
 int nd_winograd_abi(void) { return ND_ABI; }
 
+/* Floats of scratch memory that each thread needs. */
+int64_t nd_winograd_room(int64_t inputs, int64_t outputs) { return ND_PRODUCTS * (plane_of(inputs) + plane_of(outputs)); }
+
 #ifdef _OPENMP
 #define ND_PARALLEL _Pragma("omp parallel for schedule(static) num_threads(threads) if (threads > 1)")
+#define ND_THREAD omp_get_thread_num()
 #else
 #define ND_PARALLEL
+#define ND_THREAD 0
 #endif
 
-#define ND_EACH_PICTURE(CALL)                                                                                          \
-    const shape of = {height, width, channels, (height + ND_TILE - 1) / ND_TILE, (width + ND_TILE - 1) / ND_TILE, plane}; \
-    (void)threads;                                                                                                     \
+ND_INLINE shape shape_of(int64_t height, int64_t width, int64_t inputs, int64_t outputs) {
+    const int64_t rows = (height + ND_TILE - 1) / ND_TILE, columns = (width + ND_TILE - 1) / ND_TILE;
+    return (shape){height, width, inputs, outputs, columns, rows * columns};
+}
+
+/* The widest instructions that there are and that the caller allows. */
+ND_INLINE int path_of(int widest) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (widest >= ND_AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return ND_AVX512;
+    if (widest >= ND_AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return ND_AVX2;
+#endif
+    (void)widest;
+    return ND_PLAIN;
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define ND_CALL(NAME, ...)                                                                                             \
+    if (path == ND_AVX512) NAME##_avx512(__VA_ARGS__);                                                                 \
+    else if (path == ND_AVX2) NAME##_avx2(__VA_ARGS__);                                                                \
+    else NAME##_plain(__VA_ARGS__);
+#else
+#define ND_CALL(NAME, ...) NAME##_plain(__VA_ARGS__);
+#endif
+
+#define ND_EACH_PICTURE                                                                                                \
+    const shape of = shape_of(height, width, inputs, outputs);                                                         \
+    const int64_t own = nd_winograd_room(inputs, outputs);                                                             \
+    const int path = path_of(widest);                                                                                  \
+    (void)threads, (void)path;                                                                                         \
     ND_PARALLEL                                                                                                        \
-    for (int64_t picture = 0; picture < count; picture++) {                                                            \
-        float *one = values + picture * height * width * channels;                                                     \
-        float *tiles = products + picture * of.rows * of.columns * channels;                                           \
-        CALL;                                                                                                          \
+    for (int64_t picture = 0; picture < count; picture++)
+
+/* y (count, height, width, outputs) of x and of the transformed kernel (36, inputs, outputs). */
+void nd_winograd_convolve(const float *x, const float *kernel, const float *bias, float *y, float *room, int64_t count,
+                          int64_t height, int64_t width, int64_t inputs, int64_t outputs, int threads, int widest) {
+    ND_EACH_PICTURE {
+        const float *from = x + picture * height * width * inputs;
+        float *to = y + picture * height * width * outputs, *scratch = room + ND_THREAD * own;
+        ND_CALL(convolved, from, kernel, bias, to, scratch, &of)
     }
-
-void nd_to_products(float *values, float *products, int64_t count, int64_t height, int64_t width, int64_t channels, int64_t plane,
-                    int threads) {
-    ND_EACH_PICTURE(picture_to_products(one, tiles, &of))
 }
 
-/* Adds to 'values'. */
-void nd_to_products_adjoint(float *values, float *products, int64_t count, int64_t height, int64_t width, int64_t channels,
-                            int64_t plane, int threads) {
-    ND_EACH_PICTURE(picture_to_products_adjoint(one, tiles, &of))
-}
-
-void nd_from_products(float *values, const float *bias, float *products, int64_t count, int64_t height, int64_t width,
-                      int64_t channels, int64_t plane, int threads) {
-    ND_EACH_PICTURE(picture_from_products(one, bias, tiles, &of))
-}
-
-void nd_from_products_adjoint(float *values, float *products, int64_t count, int64_t height, int64_t width, int64_t channels,
-                              int64_t plane, int threads) {
-    ND_EACH_PICTURE(picture_from_products_adjoint(one, tiles, &of))
+/* Adds to the kernel's gradients (threads, 36, inputs, outputs), one for each thread. */
+void nd_winograd_correlate(const float *x, const float *grad, float *kernels, float *room, int64_t count, int64_t height,
+                           int64_t width, int64_t inputs, int64_t outputs, int threads, int widest) {
+    ND_EACH_PICTURE {
+        const float *from = x + picture * height * width * inputs, *back = grad + picture * height * width * outputs;
+        float *kernel = kernels + ND_THREAD * ND_PRODUCTS * inputs * outputs, *scratch = room + ND_THREAD * own;
+        ND_CALL(correlated, from, back, kernel, scratch, &of)
+    }
 }
