@@ -8,7 +8,8 @@ whatever order a framework walks the graph. Where a cycle has several ways in it
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 
 import nir
 import numpy as np
@@ -34,15 +35,24 @@ def cycle_findings(graph: nir.NIRGraph) -> Iterator[Finding]:
     Args:
         graph: A graph whose edges and shapes are sound.
     """
-    neurons = {name for name, node in graph.nodes.items() if isinstance(node, NEURONS)}
-    for source, target in sorted(feedback_edges(graph)):
-        if target not in neurons and (source == target or source in _reached(graph, target, without=neurons)):
-            yield Finding(
-                target,
-                f"the edge from {source} closes a cycle without a neuron",
-                instead="take the edge out, or put a neuron into the cycle",
-            )
-        elif source in _reached(graph, _start(graph), without=(target,)):
+    order, feedback = run_order(graph.nodes, graph.edges, _start(graph))
+    if not feedback:
+        return
+    bare = {name for name, node in graph.nodes.items() if not isinstance(node, NEURONS)}
+    _, idle = run_order(sorted(bare), [edge for edge in graph.edges if bare.issuperset(edge)], order[0])
+    for source, target in sorted(idle):
+        yield Finding(
+            target,
+            f"the edge from {source} closes a cycle without a neuron",
+            instead="take the edge out, or put a neuron into the cycle",
+        )
+    before = {} if idle else _dominators(order, graph.edges)
+    place = {name: index for index, name in enumerate(order)}
+    for source, target in () if idle else sorted(feedback):
+        passed = source
+        while place[passed] > place[target]:
+            passed = before[passed]
+        if passed != target:
             yield Finding(
                 target,
                 f"the edge from {source} closes a cycle that is entered at several places, so that frameworks differ"
@@ -51,15 +61,35 @@ def cycle_findings(graph: nir.NIRGraph) -> Iterator[Finding]:
             )
 
 
-def _reached(graph: nir.NIRGraph, start: str, without: Container[str]) -> set[str]:
-    """What paths lead to from a node, itself included, that do not touch some nodes."""
-    found: set[str] = set()
-    waiting = [] if start in without else [start]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += [target for source, target in graph.edges if source == name and target not in without]
+def _dominators(order: Sequence[str], edges: Iterable[Edge]) -> dict[str, str]:
+    """The last node that every path from the first one to a node passes before it.
+
+    Cooper, Harvey and Kennedy, "A simple, fast dominance algorithm", 2001.
+
+    Args:
+        order: All nodes in running order, as :func:`run_order` gives it; paths lead to all of them from the first.
+        edges: (source, target) names.
+    """
+    place = {name: index for index, name in enumerate(order)}
+    sources: dict[str, list[str]] = {name: [] for name in order}
+    for source, target in edges:
+        sources[target].append(source)
+    found = {order[0]: order[0]}
+
+    def common(one: str, other: str) -> str:
+        while one != other:
+            if place[one] < place[other]:
+                one, other = other, one
+            one = found[one]
+        return one
+
+    changed = True
+    while changed:
+        changed = False
+        for name in order[1:]:
+            last = reduce(common, (source for source in sources[name] if source in found))
+            changed = changed or found.get(name) != last
+            found[name] = last
     return found
 
 

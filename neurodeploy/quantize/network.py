@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import InternalError
-from neurodeploy.graph.order import backward
+from neurodeploy.graph.order import backward, run_order
 from neurodeploy.graph.spec import HostSide
 
 IntArray = NDArray[np.int64]
@@ -115,23 +115,28 @@ class IntegerNetwork:
                 raise InternalError(
                     f"edge {source} -> {target} refers to a node that the integer network does not have"
                 )
-        lifs = {node.name for node in self.lifs()}
-        for source, target in self.feedback:
-            if source not in self._reach(target, set()):
-                raise InternalError(f"edge {source} -> {target} does not run forward in the integer network")
-            if source in self._reach(target, lifs):
-                raise InternalError(f"edge {source} -> {target} closes a cycle without neurons in the integer network")
+        if self.feedback:
+            self._check_feedback()
 
-    def _reach(self, start: str, without: set[str]) -> set[str]:
-        """What paths lead to from a node, itself included, that do not touch some nodes."""
-        found: set[str] = set()
-        waiting = [start]
-        while waiting:
-            name = waiting.pop()
-            if name not in found and name not in without:
-                found.add(name)
-                waiting += self.targets(name)
-        return found
+    def _check_feedback(self) -> None:
+        targets: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for source, target in self.edges:
+            targets[source].append(target)
+        for start in {target for _, target in self.feedback}:
+            reached: set[str] = set()
+            waiting = [start]
+            while waiting:
+                name = waiting.pop()
+                if name not in reached:
+                    reached.add(name)
+                    waiting += targets[name]
+            for source, target in self.feedback:
+                if target == start and source not in reached:
+                    raise InternalError(f"edge {source} -> {target} does not run forward in the integer network")
+        linear = [name for name, node in self.nodes.items() if not isinstance(node, IntegerLif)]
+        edges = [edge for edge in self.edges if not any(isinstance(self.nodes[name], IntegerLif) for name in edge)]
+        for source, target in run_order(linear, edges, linear[0])[1]:
+            raise InternalError(f"edge {source} -> {target} closes a cycle without neurons in the integer network")
 
     @cached_property
     def feedback(self) -> frozenset[tuple[str, str]]:

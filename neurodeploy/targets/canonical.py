@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from heapq import heapify, heappop, heappush
 
 from neurodeploy.graph.portable import UNIT
 from neurodeploy.graph.spec import DECAY_ONE
@@ -35,11 +37,22 @@ def ordered(net: IntegerNetwork) -> IntegerNetwork:
     """
     if not net.feedback:
         return net
+    last = net.readout.name
+    forward = [edge for edge in net.edges if edge not in net.feedback]
+    missing = Counter(target for _, target in forward)
+    targets: dict[str, list[str]] = {name: [] for name in net.nodes}
+    for source, target in forward:
+        targets[source].append(target)
+    free = [(name == last, name) for name in net.nodes if not missing[name]]
+    heapify(free)
     nodes: dict[str, IntegerNode] = {}
-    while len(nodes) < len(net.nodes):
-        free = [n for n in net.nodes if n not in nodes and all(s in nodes for s in net.forward_sources(n))]
-        name = min(free, key=lambda n: (n == net.readout.name, n))
+    while free:
+        _, name = heappop(free)
         nodes[name] = net.nodes[name]
+        for target in targets[name]:
+            missing[target] -= 1
+            if not missing[target]:
+                heappush(free, (target == last, target))
     return replace(net, nodes=nodes)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 
 import nir
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neurodeploy.errors import FindingsError, UserError
 from neurodeploy.foreign import Told, nir_model
@@ -169,6 +171,34 @@ def test_a_cycle_with_two_ways_in_is_refused_in_every_order_of_the_edges() -> No
     for order in (edges, edges[::-1], edges[2:] + edges[:2]):
         (finding,) = cycle_findings(nir.NIRGraph(nodes, order, type_check=False))
         assert finding.node in ("lif1", "lif2") and "entered at several places" in finding.rule
+
+
+@given(st.integers(0, 1 << 16))
+def test_a_graph_is_refused_where_the_late_edges_depend_on_the_order_of_the_edges(seed: int) -> None:
+    """All orders in which a walk can leave the nodes of a small graph of neurons, against the one look at it."""
+    rng = np.random.default_rng(seed)
+    names = ["input", "a", "b", "c"]
+    nodes = {"input": nir.Input({"input": np.array([3])}), **dict.fromkeys(names[1:], lif(3))}
+    edges = [(s, t) for s in names for t in names[1:] if rng.random() < 0.45]
+    if set(names) - _reached(edges):
+        return
+    leaving = [[edge for edge in edges if edge[0] == name] for name in names]
+    seen = set()
+    for orders in product(*(permutations(part) for part in leaving)):
+        walked = [edge for part in orders for edge in part]
+        seen.add(frozenset(feedback_edges(nir.NIRGraph(nodes, walked, type_check=False))))
+    refused = list(cycle_findings(nir.NIRGraph(nodes, edges, type_check=False)))
+    assert bool(refused) == (len(seen) > 1)
+
+
+def _reached(edges: list[tuple[str, str]]) -> set[str]:
+    found, waiting = set(), ["input"]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += [target for source, target in edges if source == name]
+    return found
 
 
 def nested(bias: float = 0.0) -> nir.NIRGraph:
