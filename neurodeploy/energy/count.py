@@ -10,25 +10,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import lcm
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.energy.arrivals import LinkTables, is_plain, places_reached
 from neurodeploy.energy.connections import Connection, connections
-from neurodeploy.energy.geometry import Shape, node_shapes, nonzero_outputs, reached, tap_histogram
+from neurodeploy.energy.events import (
+    Floats,
+    groups_of,
+    histograms,
+    outputs_of,
+    receiving,
+    shown_weights,
+    weights_at,
+)
+from neurodeploy.energy.geometry import Shape, node_shapes
 from neurodeploy.energy.results import Counts, ImageCounts
 from neurodeploy.energy.tally import LayerCounts, ann_passes, empty_rows
 from neurodeploy.errors import InternalError
-from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerLif, IntegerNetwork
+from neurodeploy.quantize.network import IntegerConv, IntegerLif, IntegerNetwork
 from neurodeploy.simulate import kernel
 from neurodeploy.simulate.kernel.counts import Arrivals, Links, RunCounts, count_codes
 from neurodeploy.simulate.kernel.pack import rounded
 from neurodeploy.simulate.observe import BoolArray, IntArray, Pair
-
-Floats = NDArray[np.float64]
 
 SMALL = 1 << 31
 """Bound of the weights that the spikes of a place meet, where the kernel counts them."""
@@ -86,7 +91,7 @@ class OperationCounter:
         plain = all(map(is_plain, self._from[net.input.name])) and not net.feedback
         self._plain_input = plain and kernel.missing() is None
         self._plain = all(is_plain(link) and self._is_small(link) for link in self._links if link.spiking)
-        self._nonzero = {link.name: _weights_at(link) for link in self._links}
+        self._nonzero = {link.name: weights_at(link) for link in self._links}
         self._empty: dict[tuple[Pair, bool], tuple[dict[str, Shape], dict[str, LayerCounts]]] = {}
         """What images of the last size hold before anything has run."""
         self._reached: dict[tuple[str, Pair], list[int]] = {}
@@ -129,13 +134,13 @@ class OperationCounter:
             return
         maps = [(frame != 0).astype(np.float64) for frame in (*frames, (frames != 0).any(axis=0))]
         for place, events in enumerate(maps):
-            histograms = self._histograms(name, events, origin, extent)
+            taps = histograms(self._from[name], events, origin, extent)
             if (place < len(frames)) == (image.passes[name] > 1):
-                self._book_ann(image, name, self._sums(name, histograms))
+                self._book_ann(image, name, self._sums(name, taps))
             for link in self._from[name] if place < len(frames) else ():
                 if link.node is not None:
-                    weights = _cropped(self._nonzero[link.name], link, image, codes, origin)
-                    image.rows[link.row].mac_nonzero += repeats * link.copies * _sum(histograms[link.name] * weights)
+                    weights = self._weights(image, link, events, origin)
+                    image.rows[link.row].mac_nonzero += repeats * link.copies * _sum(taps[link.name] * weights)
 
     def layer(
         self,
@@ -161,7 +166,7 @@ class OperationCounter:
         self._book_spikes(image, step, name, _sum(events), events, origin, extent)
         if self.net.host.steps == 1 or image.passes[name] > 1:
             ever = np.minimum(events, 1.0)
-            self._book_ann(image, name, self._sums(name, self._histograms(name, ever, origin, extent)), step)
+            self._book_ann(image, name, self._sums(name, histograms(self._from[name], ever, origin, extent)), step)
         if self.net.host.steps == 1:
             row.activations_nonzero += _sum(ever)
         else:
@@ -211,7 +216,7 @@ class OperationCounter:
         row.activations_nonzero += found.ever
         steps = len(found.spikes)
         for link, taps in zip(self._from[name], found.links, strict=True):
-            receiver, factor = image.rows[link.row], link.copies * _outputs(link)
+            receiver, factor = image.rows[link.row], link.copies * outputs_of(link)
             operations = [factor * count for count in taps[:steps]]
             receiver.sop += sum(operations)
             receiver.per_step["sop"] = _added(receiver.per_step["sop"], operations)
@@ -261,16 +266,15 @@ class OperationCounter:
         sender.per_step["spikes"] = _added(sender.per_step["spikes"], [spikes], step)
         if not spikes:
             return
-        histograms = self._histograms(name, events, origin, extent)
+        taps = histograms(self._from[name], events, origin, extent)
         for link in self._from[name]:
             if step + link.delay >= self.net.host.steps:
                 continue
-            row, histogram = image.rows[link.row], histograms[link.name]
-            operations = link.copies * _sum(histogram) * _outputs(link)
+            row, histogram = image.rows[link.row], taps[link.name]
+            operations = link.copies * _sum(histogram) * outputs_of(link)
             row.sop += operations
             row.per_step["sop"] = _added(row.per_step["sop"], [operations], step + link.delay)
-            weights = _cropped(self._nonzero[link.name], link, image, events, origin)
-            row.sop_nonzero += link.copies * _sum(histogram * weights)
+            row.sop_nonzero += link.copies * _sum(histogram * self._weights(image, link, events, origin))
 
     def _book_ann(self, image: _Image, name: str, taps: Sequence[int], step: int = 0) -> None:
         """Of every connection behind ``name``, the taps that something other than 0 arrives at in some step."""
@@ -278,31 +282,20 @@ class OperationCounter:
         for link, arrived in zip(self._from[name], taps, strict=True):
             if link.node is not None and link.name not in booked and step + link.delay < self.net.host.steps:
                 booked.add(link.name)
-                image.rows[link.row].ann_mac_nonzero += arrived * _outputs(link)
+                image.rows[link.row].ann_mac_nonzero += arrived * outputs_of(link)
 
-    def _sums(self, name: str, histograms: Mapping[str, Floats]) -> list[int]:
-        return [_sum(histograms[link.name]) for link in self._from[name]]
+    def _weights(self, image: _Image, link: Connection, events: Floats, origin: Pair) -> Floats:
+        size = events.shape[-2], events.shape[-1]
+        return shown_weights(self._nonzero[link.name], link, image.shapes[link.source], size, origin)
 
-    def _histograms(self, name: str, events: Floats, origin: Pair, extent: Pair) -> dict[str, Floats]:
-        """How often every tap of every convolution behind ``name`` is reached; the events themselves without taps."""
-        shared: dict[tuple[object, ...], Floats] = {}
-        found: dict[str, Floats] = {}
-        for link in self._from[name]:
-            if isinstance(link.node, IntegerConv):
-                node = link.node
-                key = (node.weight.shape[2:], node.stride, node.padding, node.dilation)
-                if key not in shared:
-                    shared[key] = tap_histogram(events, node, origin, extent)
-                found[link.name] = shared[key]
-            else:
-                found[link.name] = events
-        return found
+    def _sums(self, name: str, taps: Mapping[str, Floats]) -> list[int]:
+        return [_sum(taps[link.name]) for link in self._from[name]]
 
     def _keep_arrived(self, image: _Image, step: int, name: str, spiked: BoolArray, origin: Pair, extent: Pair) -> None:
         channels, height, width = spiked.shape
         window = (slice(origin[0], origin[0] + height), slice(origin[1], origin[1] + width))
         steps = self.net.host.steps
-        for groups in {_groups_of(link, image.shapes) for link in self._from[name]}:
+        for groups in {groups_of(link, image.shapes) for link in self._from[name]}:
             kept = image.arrived.setdefault((name, groups), np.zeros((steps, groups, *extent), np.bool_))
             kept[(step, slice(None), *window)] |= spiked.reshape(groups, channels // groups, height, width).any(axis=1)
 
@@ -329,7 +322,7 @@ class OperationCounter:
             image.rows[name].activations_nonzero += int(np.count_nonzero(ever))
             if image.passes[name] > 1:
                 continue
-            taps = self._histograms(name, ever.astype(np.float64), (0, 0), (ever.shape[1], ever.shape[2]))
+            taps = histograms(self._from[name], ever.astype(np.float64), (0, 0), (ever.shape[1], ever.shape[2]))
             self._book_ann(image, name, self._sums(name, taps))
         for link in self._links:
             if not link.spiking and link.source != self.net.input.name:  # values that nobody shows: all may matter
@@ -370,42 +363,13 @@ class OperationCounter:
             places = self._places_reached(image, row, links)
             each = row.shape[0]
         else:
-            receiving = _receiving(image, links, row.shape, steps)
-            places = [int(np.count_nonzero(found)) for found in receiving]
-            each = row.shape[0] // receiving.shape[1]
+            marks = receiving(links, image.arrived, image.shapes, row.shape, steps)
+            places = [int(np.count_nonzero(found)) for found in marks]
+            each = row.shape[0] // marks.shape[1]
         active = [count * each * row.populations for count in places]
         row.neuron_updates_active += sum(active)
         row.per_step["neuron_updates_active"] = active
         row.neuron_updates_idle = row.neuron_updates - row.neuron_updates_active
-
-
-def _receiving(image: _Image, links: Sequence[Connection], shape: Shape, steps: int) -> BoolArray:
-    """(T, G, H, W): where the neurons of a group of channels receive anything at every step."""
-    maps: list[BoolArray] = []
-    for link in links:
-        groups = _groups_of(link, image.shapes)
-        arrived = np.ones((1, groups, *image.shapes[link.source][1:]), np.bool_)  # the same in all steps
-        if link.spiking:
-            arrived = image.arrived[(link.source, groups)]
-            if link.delay:
-                arrived = np.concatenate([np.zeros_like(arrived[: link.delay]), arrived[: -link.delay]])
-        if isinstance(link.node, IntegerDense):
-            any_at = arrived.any(axis=(1, 2, 3), keepdims=True)
-            maps.append(np.broadcast_to(any_at, (len(arrived), 1, *shape[1:])))
-            continue
-        if isinstance(link.node, IntegerConv):
-            joined = reached(arrived.reshape(-1, *arrived.shape[2:]), link.node)
-            arrived = joined.reshape(len(arrived), groups, *joined.shape[1:])
-        if arrived.shape[2:] != shape[1:]:  # a flatten lies between
-            channels = shape[0] // (arrived.shape[2] * arrived.shape[3])
-            arrived = np.repeat(arrived, channels // groups, axis=1).reshape(len(arrived), *shape)
-        maps.append(arrived)
-    if len(maps) == 1:
-        return np.broadcast_to(maps[0], (steps, *maps[0].shape[1:]))
-    together = np.zeros((steps, lcm(*(found.shape[1] for found in maps)), *shape[1:]), np.bool_)
-    for found in maps:
-        together |= np.repeat(found, together.shape[1] // found.shape[1], axis=1)
-    return together
 
 
 def _added(counts: Sequence[int], more: Sequence[int], first: int = 0) -> list[int]:
@@ -414,40 +378,6 @@ def _added(counts: Sequence[int], more: Sequence[int], first: int = 0) -> list[i
     for place, count in enumerate(more, start=first):
         found[place] += count
     return found
-
-
-def _cropped(counted: Floats, link: Connection, image: _Image, shown: NDArray[Any], origin: Pair) -> Floats:
-    """Weights that events meet, in the shape of their histogram: of a matrix only the part that was shown."""
-    if not isinstance(link.node, IntegerDense):
-        return counted
-    height, width = shown.shape[-2:]
-    rows, columns = slice(origin[0], origin[0] + height), slice(origin[1], origin[1] + width)
-    part: Floats = counted.reshape(image.shapes[link.source])[:, rows, columns]
-    return part
-
-
-def _groups_of(link: Connection, shapes: Mapping[str, Shape]) -> int:
-    """How many parts of the source's channels reach different neurons."""
-    if isinstance(link.node, IntegerConv):
-        return link.node.groups
-    return shapes[link.source][0] if link.node is None else 1
-
-
-def _weights_at(link: Connection) -> Floats:
-    """Weights other than 0 that an event meets: (I, kh, kw) for a convolution, (I,) for a matrix, 1 for a bare edge."""
-    if isinstance(link.node, IntegerConv):
-        return nonzero_outputs(link.node)
-    if isinstance(link.node, IntegerDense):
-        counted: Floats = (link.node.weight != 0).sum(axis=0, dtype=np.float64)
-        return counted
-    return np.ones(())
-
-
-def _outputs(link: Connection) -> int:
-    """Neurons of one population that an input reaches through one tap."""
-    if isinstance(link.node, IntegerConv):
-        return int(link.node.weight.shape[0]) // link.node.groups
-    return int(link.node.weight.shape[0]) if link.node is not None else 1
 
 
 def _sum(values: NDArray[np.float64]) -> int:
