@@ -1,14 +1,12 @@
-"""A run from recipe to student: the run folder, the log, the schedule against the clock, resuming."""
+"""A run from recipe to student: the stages, the schedule against the clock, scores, resuming."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 
 from neurodeploy import __version__
 from neurodeploy.distill.data import centre_crop, clean_of, open_images, prefetch
+from neurodeploy.distill.folder import RunFolder, Standing
 from neurodeploy.distill.log import RunLog
 from neurodeploy.distill.memory import keep_freed_memory
 from neurodeploy.distill.pace import Pace
@@ -25,8 +24,6 @@ from neurodeploy.distill.result import Progress, RunResult
 from neurodeploy.distill.team import Team, is_first, team_of
 from neurodeploy.distill.trainer import Plan, Trainer
 from neurodeploy.errors import UserError
-from neurodeploy.files import writing_file
-from neurodeploy.graph.student_file import write_student
 from neurodeploy.images.datasets import Sample
 from neurodeploy.images.metrics import psnr
 from neurodeploy.images.patches import PatchSampler
@@ -37,11 +34,6 @@ REFIT_SECONDS = 3.0
 """How often the schedule is fitted again."""
 TIME_RESERVE = 0.04
 """Share of a time limit that is kept back."""
-
-CHECKPOINT = "checkpoint.pt"
-LOG = "log.csv"
-PRODUCTS = ("result.json", CHECKPOINT, LOG, "student.safetensors", "student-float.safetensors", "weights.safetensors")
-
 
 OnProgress = Callable[[Progress], None]
 
@@ -89,7 +81,7 @@ def distill(
     keep_freed_memory()
     place = _device(device)
     team = team_of(place, devices, nodes, chosen.data.batch)
-    return _Run(chosen, Path(out), place, on_progress, team).go(resume=resume, force=force)
+    return _Run(chosen, RunFolder(Path(out)), place, on_progress, team).go(resume=resume, force=force)
 
 
 def _device(name: str) -> torch.device:
@@ -106,9 +98,9 @@ def _device(name: str) -> torch.device:
 
 class _Run:
     def __init__(
-        self, recipe: Recipe, out: Path, device: torch.device, on_progress: OnProgress | None, team: Team
+        self, recipe: Recipe, folder: RunFolder, device: torch.device, on_progress: OnProgress | None, team: Team
     ) -> None:
-        self.recipe, self.out, self.device, self.team = recipe, out, device, team
+        self.recipe, self.folder, self.device, self.team = recipe, folder, device, team
         self.on_progress = on_progress
         self.first = team.size == 1 or is_first()
         self.elapsed_before = 0.0
@@ -118,10 +110,10 @@ class _Run:
     def go(self, *, resume: bool, force: bool) -> RunResult:
         """Prepares, trains to the end, saves."""
         if self.first:
-            self._claim_folder(resume=resume, force=force)
-        done = self.out / "result.json"
-        if resume and done.exists():
-            return RunResult(**json.loads(done.read_text()))
+            self.folder.claim(self.recipe, resume=resume, force=force)
+        done = self.folder.result() if resume else None
+        if done is not None:
+            return done
         recipe = self.recipe
         sampler = PatchSampler(
             open_images(recipe, recipe.data.train, "train"),
@@ -137,8 +129,9 @@ class _Run:
         self.device = self.team.start() or self.device
         self.trainer = Trainer(recipe, teacher and teacher.to(self.device), self.device, self.team)
         self.plan = Plan.of(recipe.train.steps, self._quantize_from())
-        if resume:
-            self._load_checkpoint()
+        standing = self.folder.load_checkpoint(self.trainer) if resume else None
+        if standing is not None:
+            self.plan, self.elapsed_before, self.float_psnr = standing.plan, standing.elapsed, standing.float_psnr
         self.started = time.monotonic()
         try:
             self._train(sampler)
@@ -155,58 +148,9 @@ class _Run:
         """Seconds of training, earlier sittings included."""
         return self.elapsed_before + time.monotonic() - self.started
 
-    # the folder
-
-    def _claim_folder(self, *, resume: bool, force: bool) -> None:
-        settled = self.out / "recipe.json"
-        if settled.exists() and resume:
-            if settled.read_text() != self.recipe.to_json():
-                raise UserError(
-                    "holds a run of another recipe",
-                    node=str(self.out),
-                    instead="resume with the recipe that it was started with, or choose another --out",
-                )
-            for left in self.out.glob(".*.pt"):
-                left.unlink()
-            return
-        if settled.exists() and not force:
-            raise UserError(
-                "holds a run already", node=str(self.out), instead="pass --resume to go on, or --force to start anew"
-            )
-        for name in PRODUCTS:
-            (self.out / name).unlink(missing_ok=True)
-        with writing_file(settled, force=True) as path:
-            path.write_text(self.recipe.to_json())
-
     def _save_checkpoint(self) -> None:
-        if not self.first:
-            return
-        state = {
-            "trainer": self.trainer.state(),
-            "total": self.plan.total,
-            "switch": self.plan.switch,
-            "elapsed": self.elapsed,
-            "float_psnr": self.float_psnr,
-        }
-        with writing_file(self.out / CHECKPOINT, force=True) as path:
-            torch.save(state, path)
-
-    def _load_checkpoint(self) -> None:
-        path = self.out / CHECKPOINT
-        if not path.exists():
-            return
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            self.trainer.load(state["trainer"])
-        except Exception as error:
-            raise UserError(
-                f"is not a checkpoint of this recipe: {str(error).splitlines()[0]}",
-                node=str(path),
-                instead="start anew with --force",
-            ) from error
-        self.plan = Plan(int(state["total"]), int(state["switch"]))
-        self.elapsed_before = float(state["elapsed"])
-        self.float_psnr = state["float_psnr"]
+        if self.first:
+            self.folder.save_checkpoint(self.trainer, Standing(self.plan, self.elapsed, self.float_psnr))
 
     # data, teacher
 
@@ -238,7 +182,7 @@ class _Run:
         fitted = 0.0
         speed = 0.0
         pace = Pace(first)
-        with RunLog(self.out / LOG, first) if self.first else nullcontext() as log:
+        with RunLog(self.folder.log, first) if self.first else nullcontext() as log:
             while self.trainer.step < self.plan.total:
                 step = self.trainer.step
                 if self.trainer.student is not None and step == self.plan.switch and not self.trainer.on_grid:
@@ -287,8 +231,7 @@ class _Run:
         student = copy.deepcopy(self.trainer.averaged_student)
         student.fold_norms()
         self.float_psnr = self._score()
-        with writing_file(self.out / "student-float.safetensors", force=True) as path:
-            write_student(path, student.to_file(self._meta(self.float_psnr)), force=True)
+        self.folder.write_float_student(student.to_file(self._meta(self.float_psnr)))
 
     @torch.no_grad()
     def _score(self) -> float | None:
@@ -358,7 +301,6 @@ class _Run:
             trainer.to_grid(sampler.batch(trainer.step))
         score = self._score() if self.first else None
         student = None if trainer.student is None else trainer.averaged_student
-        saved = self.out / ("weights.safetensors" if student is None else "student.safetensors")
         rates: dict[str, float] = {}
         if student is None:
             parameters = sum(parameter.numel() for parameter in trainer.average.parameters())
@@ -366,12 +308,12 @@ class _Run:
             parameters = student.parameters_count
             rates = {name: float(rate) for name, rate in zip(student.layer_names, student.rates, strict=False)}
         if self.first:
-            self._write(saved, student, score)
+            self._write(student, score)
         inputs = [psnr(sample.degraded, clean_of(sample)) for sample in self.held_out]
         result = RunResult(
             name=recipe.name,
-            out=str(self.out),
-            student=str(saved),
+            out=str(self.folder.path),
+            student=str(self.folder.weights if student is None else self.folder.student),
             steps=trainer.step,
             seconds=round(self.elapsed, 1),
             psnr_db=score,
@@ -382,21 +324,12 @@ class _Run:
         )
         if self.first:
             self._save_checkpoint()
-            with writing_file(self.out / "result.json", force=True) as path:
-                path.write_text(json.dumps(asdict(result), indent=2))
+            self.folder.write_result(result)
         return result
 
-    def _write(self, saved: Path, student: SpikingStudent | None, score: float | None) -> None:
+    def _write(self, student: SpikingStudent | None, score: float | None) -> None:
         if student is None:
-            self._write_ann(saved, score)
-            return
-        with writing_file(saved, force=True) as path:
-            write_student(path, student.to_file(self._meta(score)), force=True)
-
-    def _write_ann(self, saved: Path, score: float | None) -> None:
-        from safetensors.torch import save_file
-
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.trainer.average.state_dict().items()}
-        meta = {**self._meta(score), "arch": self.recipe.student.model_dump(mode="json")}
-        with writing_file(saved, force=True) as path:
-            save_file(tensors, path, metadata={"neurodeploy": json.dumps(meta, sort_keys=True)})
+            meta = {**self._meta(score), "arch": self.recipe.student.model_dump(mode="json")}
+            self.folder.write_weights(self.trainer.average, meta)
+        else:
+            self.folder.write_student(student.to_file(self._meta(score)))
