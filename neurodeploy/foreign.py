@@ -21,7 +21,9 @@ from neurodeploy.graph.nir_file import read_nir
 from neurodeploy.graph.passes import with_scaled_input
 from neurodeploy.graph.rules import NEURONS
 from neurodeploy.graph.spec import DT, HostSide
-from neurodeploy.model import Facts, GraphModel, IntegerModel
+from neurodeploy.model.base import Facts
+from neurodeploy.model.graph import GraphModel
+from neurodeploy.model.integer import IntegerModel
 from neurodeploy.quantize.levels import fold_levels
 
 LEVELS = 63.75

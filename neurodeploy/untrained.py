@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from neurodeploy.errors import UserError
 from neurodeploy.graph.spec import StudentSpec
 from neurodeploy.graph.student_file import StudentFile
-from neurodeploy.model import Facts, StudentModel
+from neurodeploy.model.base import Facts
+from neurodeploy.model.student import StudentModel
 
 WEIGHT_SPREAD = 20.0
 """Standard deviation of the int8 weights: about that of trained ones, so that sums have a usual size."""

@@ -19,7 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from neurodeploy.errors import UserError
 from neurodeploy.foreign import Told, net_model, nir_model
-from neurodeploy.model import Facts, IntegerModel, Model, StudentModel, TeacherModel
+from neurodeploy.model.base import Facts, Model
+from neurodeploy.model.integer import IntegerModel
+from neurodeploy.model.student import StudentModel
+from neurodeploy.model.teacher import TeacherModel
 from neurodeploy.shipped import shipped
 
 FORMS = (

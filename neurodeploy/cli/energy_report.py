@@ -27,7 +27,7 @@ from neurodeploy.cli.settings import Settings, verb
 from neurodeploy.errors import UserError
 
 if TYPE_CHECKING:
-    from neurodeploy.model import Model
+    from neurodeploy.model.base import Model
     from neurodeploy.report.evaluate import ImageSet
 
 STDOUT = "-"

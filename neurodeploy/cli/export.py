@@ -26,7 +26,7 @@ from neurodeploy.cli.output import answer, table
 from neurodeploy.cli.settings import Settings, verb
 
 if TYPE_CHECKING:
-    from neurodeploy.model import TeacherModel
+    from neurodeploy.model.teacher import TeacherModel
 
 
 @verb("export")
@@ -74,7 +74,7 @@ def command(
       neurodeploy export demo --target onnx --out graph --option form=float --option time=state
       neurodeploy export ffdnet-gray --target onnx --out teacher
     """
-    from neurodeploy.model import TeacherModel
+    from neurodeploy.model.teacher import TeacherModel
     from neurodeploy.report.deployable import deployable
     from neurodeploy.targets.export import export
     from neurodeploy.zoo import resolve

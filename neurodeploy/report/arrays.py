@@ -12,7 +12,7 @@ from neurodeploy.energy.count import OperationCounter
 from neurodeploy.errors import UserError
 from neurodeploy.files import npy_header
 from neurodeploy.hardware.profile import Profile
-from neurodeploy.model import Model
+from neurodeploy.model.base import Model
 from neurodeploy.quantize.network import IntArray, IntegerNetwork
 from neurodeploy.report.energy import energy_report
 from neurodeploy.simulate.reference import check_codes

@@ -7,7 +7,8 @@ from typing import Any
 
 from neurodeploy.energy.op_only import op_only_of_ann
 from neurodeploy.errors import UserError
-from neurodeploy.model import Model, TeacherModel
+from neurodeploy.model.base import Model
+from neurodeploy.model.teacher import TeacherModel
 from neurodeploy.report import numbers
 from neurodeploy.report.energy import SCHEMA_VERSION, Table, energy_words
 from neurodeploy.report.evaluate import ImageSet, evaluate

@@ -16,7 +16,8 @@ from neurodeploy.graph.student_file import read_student
 from neurodeploy.hardware.profile import load_profile
 from neurodeploy.images.datasets import Sample
 from neurodeploy.images.io import write_image
-from neurodeploy.model import Facts, Model, Restorer, StudentModel
+from neurodeploy.model.base import Facts, Model, Restorer
+from neurodeploy.model.student import StudentModel
 from neurodeploy.report.activity import activity
 from neurodeploy.report.deploy_page import (
     BUNDLE,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from neurodeploy.images.datasets import Sample
 from neurodeploy.images.metrics import psnr, ssim
-from neurodeploy.model import Model
+from neurodeploy.model.base import Model
 from neurodeploy.report.energy import versions
 from neurodeploy.report.page import (
     BundleFacts,

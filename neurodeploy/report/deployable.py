@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from neurodeploy.errors import UserError
 from neurodeploy.images.io import read_image
-from neurodeploy.model import IntegerModel, Model
+from neurodeploy.model.base import Model
+from neurodeploy.model.integer import IntegerModel
 from neurodeploy.report.evaluate import trained_degradation
 from neurodeploy.targets.base import Deployable
 

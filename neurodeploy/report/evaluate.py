@@ -19,7 +19,7 @@ from neurodeploy.images.degradation_base import DegradationBase
 from neurodeploy.images.degradations import parse_degradation
 from neurodeploy.images.io import write_image
 from neurodeploy.images.metrics import psnr, ssim
-from neurodeploy.model import Arithmetic, Model, Restorer
+from neurodeploy.model.base import Arithmetic, Model, Restorer
 from neurodeploy.simulate.spread import Pool, ahead, restore_timed
 
 SCHEMA_VERSION = 1

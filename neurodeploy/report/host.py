@@ -12,7 +12,8 @@ from neurodeploy.energy.meters import Measured, Meter, Nvml, Rapl, measure
 from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file
 from neurodeploy.hardware.profile import load_profile
-from neurodeploy.model import Model, TeacherModel
+from neurodeploy.model.base import Model
+from neurodeploy.model.teacher import TeacherModel
 
 SCHEMA_VERSION = 1
 Host = Literal["cpu", "gpu"]

@@ -19,7 +19,8 @@ from neurodeploy.files import writing_file
 from neurodeploy.hardware.profile import Profile, load_profile
 from neurodeploy.images.datasets import Sample
 from neurodeploy.images.metrics import WINDOW, psnr, ssim
-from neurodeploy.model import Model, TeacherModel
+from neurodeploy.model.base import Model
+from neurodeploy.model.teacher import TeacherModel
 from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.report.activity import activity
 from neurodeploy.report.checks import Check

@@ -19,7 +19,7 @@ from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file, writing_folder
 from neurodeploy.images.io import write_image
 from neurodeploy.images.sequences import Picture, find_pictures
-from neurodeploy.model import Model
+from neurodeploy.model.base import Model
 from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.report.arrays import are_arrays, read_codes
 from neurodeploy.report.resume import Record

@@ -13,7 +13,8 @@ from neurodeploy.energy.op_only import op_only
 from neurodeploy.errors import UserError
 from neurodeploy.graph.student_file import read_student
 from neurodeploy.images.metrics import psnr, ssim
-from neurodeploy.model import Facts, Model, StudentModel
+from neurodeploy.model.base import Facts, Model
+from neurodeploy.model.student import StudentModel
 from neurodeploy.report.evaluate import ImageSet
 from neurodeploy.report.measure import count_teacher
 from neurodeploy.simulate.restore import restore

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from neurodeploy.errors import UserError
 from neurodeploy.images.metrics import psnr
-from neurodeploy.model import Model
+from neurodeploy.model.base import Model
 from neurodeploy.report.evaluate import ImageSet, open_dataset, trained_degradation
 from neurodeploy.report.score import markdown_table, score_student, write_between
 from neurodeploy.shipped import shipped

@@ -29,7 +29,7 @@ from neurodeploy.errors import UserError
 from neurodeploy.files import writing_file
 from neurodeploy.images.degradations import parse_degradation
 from neurodeploy.images.io import read_image, to_unit
-from neurodeploy.model import Model
+from neurodeploy.model.base import Model
 from neurodeploy.quantize.levels import expand_levels
 from neurodeploy.quantize.network import IntegerLif, IntegerNetwork
 from neurodeploy.report.evaluate import trained_degradation

@@ -21,7 +21,8 @@ from torch import nn  # noqa: E402
 
 from neurodeploy.cli import main  # noqa: E402
 from neurodeploy.graph.spec import StudentSpec  # noqa: E402
-from neurodeploy.model import Facts, Model, StudentModel  # noqa: E402
+from neurodeploy.model.base import Facts, Model  # noqa: E402
+from neurodeploy.model.student import StudentModel  # noqa: E402
 from neurodeploy.networks.student import SpikingStudent  # noqa: E402
 from tests.shared import shared_data  # noqa: E402
 

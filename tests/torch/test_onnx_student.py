@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from neurodeploy.graph.spec import StudentSpec
-from neurodeploy.model import Facts, StudentModel
+from neurodeploy.model.base import Facts
+from neurodeploy.model.student import StudentModel
 from neurodeploy.networks.student import SpikingStudent
 from neurodeploy.report.deployable import deployable
 from neurodeploy.targets.export import export

@@ -13,7 +13,8 @@ from PIL import Image
 from neurodeploy.errors import FindingsError, UserError
 from neurodeploy.graph.spec import StudentSpec
 from neurodeploy.images.io import write_image
-from neurodeploy.model import Facts, IntegerModel
+from neurodeploy.model.base import Facts
+from neurodeploy.model.integer import IntegerModel
 from neurodeploy.quantize.levels import expand_levels
 from neurodeploy.quantize.lower import quantize
 from neurodeploy.quantize.network import IntegerNetwork

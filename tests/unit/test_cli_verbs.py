@@ -102,7 +102,9 @@ def test_evaluate_pairs_limit_seed_and_arithmetic(capsys: pytest.CaptureFixture[
 def test_a_perfect_restoration_is_null_in_json(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neurodeploy.model.StudentModel._fixed", lambda self, tile: lambda image, level=None: image)
+    monkeypatch.setattr(
+        "neurodeploy.model.student.StudentModel._fixed", lambda self, tile: lambda image, level=None: image
+    )
     Path("copy").mkdir()
     for name in ("a", "b"):
         Path(f"copy/{name}.png").write_bytes(Path(f"clean/{name}.png").read_bytes())

@@ -17,7 +17,8 @@ from neurodeploy.errors import UserError
 from neurodeploy.images.datasets import DegradedFolder
 from neurodeploy.images.degradations import parse_degradation
 from neurodeploy.images.io import write_image
-from neurodeploy.model import Facts, IntegerModel
+from neurodeploy.model.base import Facts
+from neurodeploy.model.integer import IntegerModel
 from neurodeploy.report.evaluate import evaluate
 from neurodeploy.report.measure import run_pictures
 from neurodeploy.report.pictures import How, simulate

@@ -16,7 +16,8 @@ from PIL import Image
 from neurodeploy.errors import UserError
 from neurodeploy.images.io import read_image, write_image
 from neurodeploy.images.sequences import find_pictures
-from neurodeploy.model import Facts, IntegerModel
+from neurodeploy.model.base import Facts
+from neurodeploy.model.integer import IntegerModel
 from neurodeploy.report import pictures
 from neurodeploy.report.pictures import How, simulate
 from neurodeploy.report.reproduce import network_sha256

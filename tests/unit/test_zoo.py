@@ -16,7 +16,10 @@ from neurodeploy.graph.nir_file import write_nir
 from neurodeploy.graph.portable import Network
 from neurodeploy.graph.spec import HostSide, StudentSpec, pixel_shuffle, pixel_unshuffle
 from neurodeploy.graph.student_file import write_student
-from neurodeploy.model import IntegerModel, Model, StudentModel, TeacherModel
+from neurodeploy.model.base import Model
+from neurodeploy.model.integer import IntegerModel
+from neurodeploy.model.student import StudentModel
+from neurodeploy.model.teacher import TeacherModel
 from neurodeploy.quantize.lower import quantize
 from neurodeploy.report.deployable import deployable
 from neurodeploy.shipped import shipped

@@ -19,7 +19,8 @@ from neurodeploy.graph.student_file import StudentFile, write_student
 from neurodeploy.images.datasets import Builtin, DegradedFolder, Sample
 from neurodeploy.images.degradation_base import DegradationBase
 from neurodeploy.images.metrics import psnr
-from neurodeploy.model import Channels, Facts, StudentModel
+from neurodeploy.model.base import Channels, Facts
+from neurodeploy.model.student import StudentModel
 from neurodeploy.networks.convert.balance import balanced
 from neurodeploy.networks.convert.probe import Probe, usual_sides
 from neurodeploy.networks.convert.shape import Shaped, shaped
