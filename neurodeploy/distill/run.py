@@ -27,6 +27,8 @@ from neurodeploy.errors import UserError
 from neurodeploy.images.datasets import Sample
 from neurodeploy.images.metrics import psnr
 from neurodeploy.images.patches import PatchSampler
+from neurodeploy.networks.grid import fold_norms
+from neurodeploy.networks.stored import file_of
 from neurodeploy.networks.student import SpikingStudent
 from neurodeploy.networks.teachers import Teacher, load_teacher
 
@@ -229,9 +231,9 @@ class _Run:
         if not self.first:
             return
         student = copy.deepcopy(self.trainer.averaged_student)
-        student.fold_norms()
+        fold_norms(student)
         self.float_psnr = self._score()
-        self.folder.write_float_student(student.to_file(self._meta(self.float_psnr)))
+        self.folder.write_float_student(file_of(student, self._meta(self.float_psnr)))
 
     @torch.no_grad()
     def _score(self) -> float | None:
@@ -332,4 +334,4 @@ class _Run:
             meta = {**self._meta(score), "arch": self.recipe.student.model_dump(mode="json")}
             self.folder.write_weights(self.trainer.average, meta)
         else:
-            self.folder.write_student(student.to_file(self._meta(score)))
+            self.folder.write_student(file_of(student, self._meta(score)))

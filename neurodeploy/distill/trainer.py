@@ -18,6 +18,7 @@ from neurodeploy.distill.team import Team
 from neurodeploy.graph.student_file import read_student
 from neurodeploy.images.patches import PatchBatch
 from neurodeploy.networks import winograd
+from neurodeploy.networks.grid import to_grid
 from neurodeploy.networks.start import settle_norms, start_from
 from neurodeploy.networks.student import SpikingStudent
 from neurodeploy.networks.teachers import Teacher
@@ -227,8 +228,8 @@ class Trainer:
 
     def _fold_and_quantize(self, calibration: Tensor | None = None) -> None:
         if self.student is not None:
-            self.student.eval().to_grid(calibration, self.team.mean)
-            self.averaged_student.to_grid()
+            to_grid(self.student.eval(), calibration, self.team.mean)
+            to_grid(self.averaged_student)
         self.on_grid = True
 
     @property

@@ -80,9 +80,9 @@ class StudentModel(Model):
             import torch
         except ImportError:
             return super()._float(device)
-        from neurodeploy.networks.student import SpikingStudent
+        from neurodeploy.networks.stored import student_of
 
-        student = SpikingStudent.from_file(self.file).to(check_device(device)).eval()
+        student = student_of(self.file).to(check_device(device)).eval()
 
         def run(image: Image, noise_level: float | None = None) -> NDArray[np.float64]:
             with torch.no_grad():

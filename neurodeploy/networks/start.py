@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from neurodeploy.errors import UserError
 from neurodeploy.graph.student_file import StudentFile
+from neurodeploy.networks.stored import student_of
 from neurodeploy.networks.student import SpikingStudent
 
 SHAPE = ("channels", "unshuffle", "width", "depth", "kernel", "dilation")
@@ -44,7 +45,7 @@ def start_from(student: SpikingStudent, file: StudentFile, node: str) -> None:
             limit=", ".join(f"{key} {getattr(ours, key)}" for key in differ),
             instead="start from a student of the same shape, or from scratch",
         )
-    source = SpikingStudent.from_file(file)
+    source = student_of(file)
     over_time = theirs.steps == 1 and ours.steps > 1
     share = theirs.levels / ours.levels if theirs.steps == ours.steps == 1 else 1.0
     last = ours.depth

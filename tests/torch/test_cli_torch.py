@@ -23,6 +23,8 @@ from neurodeploy.cli import main  # noqa: E402
 from neurodeploy.graph.spec import StudentSpec  # noqa: E402
 from neurodeploy.model.base import Facts, Model  # noqa: E402
 from neurodeploy.model.student import StudentModel  # noqa: E402
+from neurodeploy.networks.grid import to_grid  # noqa: E402
+from neurodeploy.networks.stored import file_of  # noqa: E402
 from neurodeploy.networks.student import SpikingStudent  # noqa: E402
 from tests.shared import shared_data  # noqa: E402
 
@@ -47,11 +49,11 @@ def _student(name: str) -> SpikingStudent:
 @pytest.mark.parametrize("name", SPECS)
 def test_what_is_trained_is_what_is_simulated(name: str) -> None:
     student = _student(name)
-    student.to_grid()
+    to_grid(student)
     image = np.random.default_rng(0).random((student.spec.channels, 21, 18)).astype(np.float32)
     with torch.no_grad():
         trained = student(torch.from_numpy(image)[None])[0][0].numpy()
-    model = StudentModel(student.to_file({}), Facts("student"))
+    model = StudentModel(file_of(student, {}), Facts("student"))
     assert float(np.abs(trained - image).max()) > 0.01
     np.testing.assert_allclose(model.restorer("fixed")(image), trained, atol=1e-5)
 
@@ -61,8 +63,8 @@ def test_what_is_trained_is_what_is_simulated(name: str) -> None:
 def test_float_by_torch_equals_float_by_the_graph(name: str, on_grid: bool) -> None:
     student = _student(name)
     if on_grid:
-        student.to_grid()
-    model = StudentModel(student.to_file({}), Facts("student"))
+        to_grid(student)
+    model = StudentModel(file_of(student, {}), Facts("student"))
     image = np.random.default_rng(1).random((student.spec.channels, 13, 16)).astype(np.float32)
     by_torch = model.restorer("float")(image)
     by_graph = Model._float(model, "cpu")(image)

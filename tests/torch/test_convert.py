@@ -21,7 +21,7 @@ from neurodeploy.images.degradations import parse_degradation
 from neurodeploy.networks.convert.balance import balanced
 from neurodeploy.networks.convert.run import ConvertPlan, convert, read_network
 from neurodeploy.networks.convert.shape import Shaped
-from neurodeploy.networks.student import SpikingStudent
+from neurodeploy.networks.stored import student_of
 from neurodeploy.networks.teachers.dncnn import DnCNN
 from neurodeploy.networks.teachers.ffdnet import FFDNet
 from neurodeploy.networks.teachers.onnx_file import OnnxTeacher, load_onnx
@@ -162,7 +162,7 @@ def test_many_levels_come_near_the_network_and_more_come_nearer(tmp_path: Path) 
         plan = ConvertPlan(levels=levels, input_scale=1023.0)
         student = balanced(read_network(teacher, plan, None), pictures).student
         with torch.no_grad():
-            have = SpikingStudent.from_file(student).eval()(image)[0] - image
+            have = student_of(student).eval()(image)[0] - image
         errors.append(float((have - expected).square().mean() / expected.square().mean()))
     assert errors[1] < 0.01 and errors[1] < errors[0] / 1.5
 

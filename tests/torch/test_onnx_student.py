@@ -12,6 +12,8 @@ import torch
 from neurodeploy.graph.spec import StudentSpec
 from neurodeploy.model.base import Facts
 from neurodeploy.model.student import StudentModel
+from neurodeploy.networks.grid import to_grid
+from neurodeploy.networks.stored import file_of
 from neurodeploy.networks.student import SpikingStudent
 from neurodeploy.report.deployable import deployable
 from neurodeploy.targets.export import export
@@ -31,9 +33,9 @@ SPECS: list[dict[str, Any]] = [
 def test_onnxruntime_restores_what_torch_restores(tmp_path: Path, more: dict[str, Any]) -> None:
     torch.manual_seed(0)
     student = SpikingStudent(StudentSpec(**{"width": 8, "depth": 3, **more})).eval()
-    student.to_grid()
+    to_grid(student)
     spec = student.spec
-    model = StudentModel(student.to_file(), Facts("s"))
+    model = StudentModel(file_of(student), Facts("s"))
     image = np.random.RandomState(0).rand(spec.channels, 18, 22).astype(np.float32)
     with torch.no_grad():
         wanted, seen = student(torch.from_numpy(image)[None], {name: "spikes" for name in student.layer_names})

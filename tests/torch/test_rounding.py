@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from neurodeploy.graph.spec import StudentSpec  # noqa: E402
 from neurodeploy.networks import rounding  # noqa: E402
+from neurodeploy.networks.grid import to_grid  # noqa: E402
 from neurodeploy.networks.rounding import WEIGHT_MAX, WEIGHT_MIN, round_with_feedback, second_moments  # noqa: E402
 from neurodeploy.networks.student import SpikingStudent  # noqa: E402
 
@@ -92,6 +93,6 @@ def test_a_student_calibrated_on_pictures_is_closer_to_its_floats(monkeypatch: p
         student = SpikingStudent(StudentSpec(width=16, depth=2, levels=8)).eval()
         with torch.no_grad():
             before = student(pictures[2:])[0]
-            student.to_grid(calibration)
+            to_grid(student, calibration)
             distances[calibration is None] = float((student(pictures[2:])[0] - before).square().mean())
     assert distances[False] < 0.6 * distances[True]

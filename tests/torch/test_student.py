@@ -15,6 +15,8 @@ from pydantic import ValidationError  # noqa: E402
 from neurodeploy.errors import UserError  # noqa: E402
 from neurodeploy.graph.spec import StudentSpec, pixel_shuffle, pixel_unshuffle  # noqa: E402
 from neurodeploy.graph.student_file import read_student, write_student  # noqa: E402
+from neurodeploy.networks.grid import fold_norms, to_grid  # noqa: E402
+from neurodeploy.networks.stored import file_of, student_of  # noqa: E402
 from neurodeploy.networks.student import SpikingStudent  # noqa: E402
 
 SPECS: dict[str, dict[str, Any]] = {
@@ -60,9 +62,9 @@ def test_a_file_gives_the_same_student_back(name: str, tmp_path: Path) -> None:
     for on_grid in (False, True):
         student = make(name)
         if on_grid:
-            student.to_grid()
-        write_student(tmp_path / f"{on_grid}.safetensors", student.to_file({"name": "x", "task": "denoise"}))
-        again = SpikingStudent.from_file(read_student(tmp_path / f"{on_grid}.safetensors"))
+            to_grid(student)
+        write_student(tmp_path / f"{on_grid}.safetensors", file_of(student, {"name": "x", "task": "denoise"}))
+        again = student_of(read_student(tmp_path / f"{on_grid}.safetensors"))
         x = picture(student)
         torch.testing.assert_close(again(x)[0], student(x)[0], rtol=0, atol=2e-6)
         assert bool(again.on_grid) is on_grid
@@ -70,8 +72,8 @@ def test_a_file_gives_the_same_student_back(name: str, tmp_path: Path) -> None:
 
 def test_grid_weights_are_even_integers_of_eight_bits_and_pass_gradients() -> None:
     student = make("levels")
-    student.to_grid()
-    file = student.to_file()
+    to_grid(student)
+    file = file_of(student)
     for layer in range(4):
         assert file.tensors[f"conv{layer}.weight"].dtype == np.int8
         # the first layer's currents are those of integer codes: its biases take bits from its weights
@@ -84,7 +86,7 @@ def test_grid_weights_are_even_integers_of_eight_bits_and_pass_gradients() -> No
 
 def test_layers_joined_by_an_edge_share_one_step() -> None:
     student = make("edges")
-    student.to_grid()
+    to_grid(student)
     steps = student.weight_steps.tolist()
     assert steps[1] == steps[2] == steps[3]
     assert len(set(steps)) == 3
@@ -98,7 +100,7 @@ def test_batch_norm_folds_without_a_change() -> None:
     student.eval()
     x = picture(student)
     before = student(x)[0]
-    student.fold_norms()
+    fold_norms(student)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in student.modules())
     torch.testing.assert_close(student(x)[0], before, rtol=1e-5, atol=1e-5)
 
@@ -135,8 +137,8 @@ def test_norse_dynamics_equal_ours_in_a_whole_student() -> None:
     pytest.importorskip("norse", reason="needs the train extra")
     # on the integer grid no membrane ties with a threshold, so the spikes have to be equal
     ours = make("binary")
-    ours.to_grid()
-    theirs = SpikingStudent.from_file(ours.to_file(), dynamics="norse")
+    to_grid(ours)
+    theirs = student_of(file_of(ours), dynamics="norse")
     x = picture(ours)
     torch.testing.assert_close(theirs(x)[0], ours(x)[0], rtol=0, atol=1e-5)
 

@@ -16,6 +16,8 @@ from neurodeploy.distill.losses import synaptic_operations  # noqa: E402
 from neurodeploy.energy.count import OperationCounter  # noqa: E402
 from neurodeploy.graph.portable import portable_graph  # noqa: E402
 from neurodeploy.graph.spec import StudentSpec  # noqa: E402
+from neurodeploy.networks.grid import to_grid  # noqa: E402
+from neurodeploy.networks.stored import file_of, student_of  # noqa: E402
 from neurodeploy.networks.student import SpikingStudent  # noqa: E402
 from neurodeploy.quantize.bounds import bias_fits, population_biases  # noqa: E402
 from neurodeploy.quantize.lower import quantize  # noqa: E402
@@ -40,7 +42,7 @@ def grid_student(kind: str, seed: int, spread: float = 0.2, *, on_grid: bool = T
             conv.bias.normal_(std=spread)
         student.log_delta.normal_(std=0.2)
     if on_grid:
-        student.to_grid()
+        to_grid(student)
     return student.eval()
 
 
@@ -50,7 +52,7 @@ def grid_student(kind: str, seed: int, spread: float = 0.2, *, on_grid: bool = T
 def test_the_student_on_its_grid_is_the_integer_network(kind: str, seed: int, height: int, width: int) -> None:
     student = grid_student(kind, seed)
     image = np.random.RandomState(seed).rand(student.spec.channels, height, width).astype(np.float32)
-    file = student.to_file()
+    file = file_of(student)
     net = quantize(portable_graph(file.spec, file.tensors, (height, width), quantized=True))
     for layer, node in enumerate(net.lifs()):
         assert isinstance(node, IntegerLif)
@@ -85,8 +87,8 @@ def test_large_biases_take_the_larger_exponent(kind: str, seed: int) -> None:
     """They are even then, fit 13 bits in all populations, sum edges included, and are still the integer network's."""
     student = grid_student(kind, seed, spread=4.0)
     assert student.bias_grains[0] == 2
-    tensors = student.to_file().tensors
-    again = SpikingStudent.from_file(student.to_file()).to_file().tensors
+    tensors = file_of(student).tensors
+    again = file_of(student_of(file_of(student))).tensors
     assert all(np.array_equal(again[name], values) for name, values in tensors.items() if "step" not in name)
     net = quantize(portable_graph(student.spec, tensors, (12, 10), quantized=True))
     found = [population_biases(lif) for lif in net.lifs()]
@@ -94,9 +96,9 @@ def test_large_biases_take_the_larger_exponent(kind: str, seed: int) -> None:
     assert any(not bias_fits(biases, exponent=6).all() for biases in found)
     narrow = SpikingStudent(student.spec.model_copy(update={"bias_exponent": 6}))
     narrow.load_state_dict(grid_student(kind, seed, spread=4.0, on_grid=False).state_dict())
-    narrow.to_grid()
+    to_grid(narrow)
     assert narrow.weight_steps[0] > 1.5 * student.weight_steps[0]
-    small = quantize(portable_graph(narrow.spec, narrow.to_file().tensors, (12, 10), quantized=True))
+    small = quantize(portable_graph(narrow.spec, file_of(narrow).tensors, (12, 10), quantized=True))
     assert all(bias_fits(population_biases(lif), exponent=6).all() for lif in small.lifs())
     image = np.random.RandomState(seed).rand(student.spec.channels, 12, 10).astype(np.float32)
     with torch.no_grad():
@@ -112,9 +114,9 @@ def test_the_operations_that_training_holds_down_are_those_of_the_report(steps: 
     student = SpikingStudent(StudentSpec(depth=4, width=6, kernel=1, levels=levels, steps=steps, edges=edges))
     with torch.no_grad():
         student.log_delta.fill_(-1.0)
-    student.to_grid()
+    to_grid(student)
     image = np.random.RandomState(0).rand(1, 16, 12).astype(np.float32)
-    file = student.to_file()
+    file = file_of(student)
     net = quantize(portable_graph(file.spec, file.tensors, (16, 12), quantized=True))
     counter = OperationCounter(net)
     restore(net, image, observer=counter)
@@ -131,9 +133,9 @@ def test_a_leaky_student_is_its_own_nir_graph(seed: int, decay: float, steps: in
     """In floats nothing is truncated: torch and the graph's interpreter (which norse equals) agree in every spike."""
     torch.manual_seed(seed)
     student = SpikingStudent(StudentSpec(depth=3, width=6, levels=1, steps=steps, decay=decay, edges=((1, 2),)))
-    student.to_grid()
+    to_grid(student)
     image = np.random.RandomState(seed).rand(1, 14, 11).astype(np.float32)
-    file = student.to_file()
+    file = file_of(student)
     network = portable_graph(file.spec, file.tensors, (14, 11), quantized=True)
     out = run_float(network.graph, network.host.encode(image).astype(np.float64), steps, network.host.dt)
     with torch.no_grad():
@@ -146,9 +148,9 @@ def test_a_leaky_student_stays_close_to_its_integers() -> None:
     """With a decaying membrane the chip truncates: the spikes may part, rarely."""
     torch.manual_seed(0)
     student = SpikingStudent(StudentSpec(depth=3, width=6, levels=1, steps=4, decay=0.25))
-    student.to_grid()
+    to_grid(student)
     image = np.random.RandomState(0).rand(1, 32, 32).astype(np.float32)
-    file = student.to_file()
+    file = file_of(student)
     net = quantize(portable_graph(file.spec, file.tensors, (32, 32), quantized=True))
     with torch.no_grad():
         restored = student(torch.from_numpy(image)[None])[0][0].double().numpy()

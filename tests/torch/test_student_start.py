@@ -7,7 +7,9 @@ import torch
 
 from neurodeploy.errors import UserError
 from neurodeploy.graph.spec import StudentSpec
+from neurodeploy.networks.grid import fold_norms
 from neurodeploy.networks.start import settle_norms, start_from
+from neurodeploy.networks.stored import file_of
 from neurodeploy.networks.student import SpikingStudent
 
 EDGES = ((1, 3), (2, 3))
@@ -18,7 +20,7 @@ def trained(**changes: object) -> SpikingStudent:
     student = SpikingStudent(StudentSpec(width=6, depth=4, edges=EDGES, **changes))
     with torch.no_grad():
         for layer in range(5):
-            student._bias(layer).normal_(std=0.2)
+            student.bias(layer).normal_(std=0.2)
         student.log_delta.normal_(std=0.3)
     return student.eval()
 
@@ -31,14 +33,14 @@ def batch() -> torch.Tensor:
 def test_it_restores_what_the_file_restores(batch: torch.Tensor) -> None:
     source = trained()
     student = SpikingStudent(source.spec)
-    start_from(student, source.to_file(), "other")
+    start_from(student, file_of(source), "other")
     assert torch.equal(student.eval()(batch)[0], source(batch)[0])
 
 
 def test_settled_batch_norms_change_nothing(batch: torch.Tensor) -> None:
     source = trained()
     student = SpikingStudent(source.spec.model_copy(update={"norm": "batch"}))
-    start_from(student, source.to_file(), "other")
+    start_from(student, file_of(source), "other")
     before = student.train()(batch)[0]
     assert not torch.allclose(before, source(batch)[0], atol=1e-3)
     settle_norms(student, batch)
@@ -48,14 +50,14 @@ def test_settled_batch_norms_change_nothing(batch: torch.Tensor) -> None:
         restored = student.train(mode)(batch)[0]
         # a current within rounding of a threshold may fall on its other side
         assert (restored - wanted).abs().gt(1e-4).float().mean() < 0.02
-    student.eval().fold_norms()
+    fold_norms(student.eval())
     assert (student(batch)[0] - wanted).abs().gt(1e-4).float().mean() < 0.02
 
 
 def test_other_levels_keep_the_range_of_activations(batch: torch.Tensor) -> None:
     source = trained(levels=8)
     student = SpikingStudent(source.spec.model_copy(update={"levels": 4}))
-    start_from(student, source.to_file(), "other")
+    start_from(student, file_of(source), "other")
     for layer in range(4):
         torch.testing.assert_close(student.delta(layer) * 4, source.delta(layer) * 8)
     coarse, fine = student.eval()(batch)[0], source(batch)[0]
@@ -67,7 +69,7 @@ def test_levels_become_spikes_over_time() -> None:
     source = trained(levels=4)
     spec = source.spec.model_copy(update={"levels": 1, "steps": 4, "decay": 1 / 4096})
     student = SpikingStudent(spec)
-    start_from(student, source.to_file(), "other")
+    start_from(student, file_of(source), "other")
     picture = torch.full((1, 1, 16, 16), 0.5)
     counts = source(picture, {"lif0": "spikes"})[1]["lif0"]
     rates = student.eval()(picture, {"lif0": "spikes"})[1]["lif0"]
@@ -78,7 +80,7 @@ def test_levels_become_spikes_over_time() -> None:
 
 
 def test_another_shape_is_refused_by_name() -> None:
-    file = trained().to_file()
+    file = file_of(trained())
     with pytest.raises(UserError, match=r"small\.safetensors.*depth 4") as caught:
         start_from(SpikingStudent(StudentSpec(width=6, depth=5)), file, "small.safetensors")
     assert "width" not in str(caught.value)

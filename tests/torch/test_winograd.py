@@ -15,6 +15,7 @@ from neurodeploy.distill import precision as precision_module  # noqa: E402
 from neurodeploy.distill.precision import _seconds, quickest  # noqa: E402
 from neurodeploy.graph.spec import StudentSpec  # noqa: E402
 from neurodeploy.networks import winograd  # noqa: E402
+from neurodeploy.networks.grid import fold_norms, to_grid  # noqa: E402
 from neurodeploy.networks.student import SpikingStudent  # noqa: E402
 
 compiled = pytest.mark.skipif(not winograd.available(), reason="the package was installed without a C compiler")
@@ -145,8 +146,8 @@ def test_a_student_uses_it_in_training_only() -> None:
     student.train()(picture)
     assert len(calls) == 3
     student.eval()
-    student.fold_norms()
-    student.to_grid(picture)
+    fold_norms(student)
+    to_grid(student, picture)
     student.train()(picture)
     assert len(calls) == 3
 

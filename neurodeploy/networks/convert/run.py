@@ -25,7 +25,8 @@ from neurodeploy.networks.convert.balance import balanced
 from neurodeploy.networks.convert.probe import Probe, usual_sides
 from neurodeploy.networks.convert.shape import Shaped, shaped
 from neurodeploy.networks.convert.walk import find_chain
-from neurodeploy.networks.student import SpikingStudent
+from neurodeploy.networks.grid import take_grid, to_grid
+from neurodeploy.networks.stored import file_of, student_of
 from neurodeploy.networks.teachers.onnx_file import OnnxTeacher, load_onnx
 
 SCHEMA_VERSION = 1
@@ -86,12 +87,12 @@ def convert(
     found = balanced(network, [sample.degraded for sample in calibration])
     meta = _meta(teacher, plan)
     student = replace(found.student, meta=meta)
-    on_grid = SpikingStudent.from_file(student).eval()
+    on_grid = student_of(student).eval()
     if network.spec.edges:
-        on_grid.to_grid()  # convolutions that an edge joins share one step
+        to_grid(on_grid)  # convolutions that an edge joins share one step
     else:
-        on_grid.take_grid(found.weight_steps)
-    quantized = on_grid.to_file(meta)
+        take_grid(on_grid, found.weight_steps)
+    quantized = file_of(on_grid, meta)
     scores = _scores(teacher, student, quantized, test, told)
     report = {
         "schema_version": SCHEMA_VERSION,
