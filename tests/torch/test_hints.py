@@ -31,7 +31,8 @@ def chosen(teacher: Teacher, **values: object) -> list[tuple[str, str]]:
 
 
 def test_places_are_spread_from_the_end(teacher: Teacher) -> None:
-    assert chosen(teacher) == []
+    assert chosen(teacher) == [("restored", f"lif{layer}") for layer in range(4)]  # unless a recipe says otherwise
+    assert chosen(teacher, hints="none") == []
     assert chosen(teacher, hints="even", hint_count=1) == [("f", "lif3")]
     assert chosen(teacher, hints="even", hint_count=2) == [("c", "lif1"), ("f", "lif3")]
     assert chosen(teacher, hints="restored", hint_count=4) == [("restored", f"lif{layer}") for layer in range(4)]
