@@ -22,8 +22,11 @@ from neurodeploy.simulate.observe import IntArray
 Form = Literal["auto", "dense", "events"]
 Window = tuple[slice, slice]
 
-EVENT_RATE = {"plain": 1.1, "avx2": 0.25, "avx512": 0.04, "vbmi2": 0.19, "amx": 0.035}
+EVENT_RATE = {"plain": 1.1, "avx2": 0.15, "avx512": 0.04, "vbmi2": 0.14, "amx": 0.035}
 """Spike rate of a source below which the event form of a layer is the faster one, by instruction path. Measured."""
+
+WIDE_EVENT_RATE = {"avx2": 0.3, "vbmi2": 0.25}
+"""The same of sources of 64 channels and more, where it is another. Measured at 64."""
 
 EVENT_RATE.update({"neon": 0.25, "dotprod": 0.12, "i8mm": 0.06})
 # These are guesses: an instruction of avx2 does as many products as additions of events, as one of neon does; one of
@@ -217,7 +220,9 @@ class Program:
             summed=layer.summed,
         )
         if self._lists(layer) and to.masks is not None:
-            few = EVENT_RATE[self.plan.path] * rows * columns * layer.channels
+            path = self.plan.path
+            rate = WIDE_EVENT_RATE.get(path, EVENT_RATE[path]) if layer.channels >= 64 else EVENT_RATE[path]
+            few = rate * rows * columns * layer.channels
             made.few = ceil(few) if self.case.form == "auto" else EVERY
             made.form = self._forms[layer.name].ctypes.data
             made.masks = to.mask_address(*to.halo)

@@ -1,4 +1,4 @@
-/* The AVX2 and the AVX-512 VNNI paths; part of kernel.c. */
+/* The paths of x86: AVX2 in a file of its own, AVX-512 VNNI with and without VBMI2 here; part of kernel.c. */
 
 #define ND_TARGET_AVX2 __attribute__((target("avx2,popcnt")))
 #define ND_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx2,popcnt,bmi")))
@@ -10,86 +10,12 @@ ND_INLINE int32_t four_bytes(const uint8_t *at) {
     return value;
 }
 
-/* ---- AVX2: four places by sixteen channels, sums of counts in int16 lanes for as long as they cannot overflow ---- */
-
-ND_TARGET_AVX2 ND_INLINE void term_avx2_block(
-    const nd_layer *layer, const nd_term *term, const uint8_t *source, int first, int32_t *sums, int add, const int graded) {
-    const __m256i ones = _mm256_set1_epi16(1);
-    const int8_t *weights = (const int8_t *)term->weights + 4 * first;
-    __m256i total[4][2], lanes[4][2];
-#pragma GCC unroll 4
-    for (int p = 0; p < 4; p++) total[p][0] = total[p][1] = lanes[p][0] = lanes[p][1] = _mm256_setzero_si256();
-    int left = term->run;
-    for (int row = 0; row < term->rows; row++) {
-        for (int column = 0; column < term->columns; column++) {
-            const uint8_t *tap = source + (int64_t)row * term->row_dilation * term->row_bytes
-                                 + (int64_t)column * term->column_dilation * term->place_bytes;
-            for (int group = 0; group < term->groups; group++, weights += 4 * layer->channels) {
-                const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)weights);
-                const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(weights + 32));
-#pragma GCC unroll 4
-                for (int p = 0; p < 4; p++) {
-                    const __m256i x = _mm256_set1_epi32(four_bytes(tap + p * term->next_place + 4 * group));
-                    if (graded) {
-                        total[p][0] = _mm256_add_epi32(total[p][0], _mm256_madd_epi16(x, low));
-                        total[p][1] = _mm256_add_epi32(total[p][1], _mm256_madd_epi16(x, high));
-                    } else {
-                        lanes[p][0] = _mm256_add_epi16(lanes[p][0], _mm256_maddubs_epi16(x, low));
-                        lanes[p][1] = _mm256_add_epi16(lanes[p][1], _mm256_maddubs_epi16(x, high));
-                    }
-                }
-                if (!graded && --left == 0) {
-                    left = term->run;
-#pragma GCC unroll 4
-                    for (int p = 0; p < 4; p++) {
-                        for (int half = 0; half < 2; half++) {
-                            total[p][half] = _mm256_add_epi32(total[p][half], _mm256_madd_epi16(lanes[p][half], ones));
-                            lanes[p][half] = _mm256_setzero_si256();
-                        }
-                    }
-                }
-            }
-        }
-    }
-    const __m128i shift = _mm_cvtsi32_si128(term->shift);
-#pragma GCC unroll 4
-    for (int p = 0; p < 4; p++) {
-        for (int half = 0; half < 2; half++) {
-            __m256i *at = (__m256i *)(void *)(sums + (int64_t)p * layer->channels + first + 8 * half);
-            __m256i sum = total[p][half];
-            if (!graded) sum = _mm256_add_epi32(sum, _mm256_madd_epi16(lanes[p][half], ones));
-            sum = _mm256_sll_epi32(sum, shift);
-            _mm256_storeu_si256(at, add ? _mm256_add_epi32(_mm256_loadu_si256(at), sum) : sum);
-        }
-    }
+/* Whether a row of taps lies in memory as one long tap. The end of a short loop costs as much as two of its rounds. */
+ND_INLINE int taps_joined(const nd_term *term) {
+    return term->column_dilation == 1 && 4 * (int64_t)term->groups == term->place_bytes;
 }
 
-ND_TARGET_AVX2 ND_INLINE void term_avx2(
-    const nd_layer *layer, const nd_term *term, const uint8_t *source, int32_t *sums, int places, int add) {
-    for (int start = 0; start < places; start += 4, source += 4 * term->next_place, sums += 4 * layer->channels) {
-        for (int first = 0; first < layer->channels; first += ND_LANES) {
-            if (term->graded) term_avx2_block(layer, term, source, first, sums, add, 1);
-            else term_avx2_block(layer, term, source, first, sums, add, 0);
-        }
-    }
-}
-
-#define ND_E(name) name##_avx2
-#define ND_ATTRIBUTES ND_TARGET_AVX2
-#define ND_NARROW 16
-#define ND_WIDE 8
-#define ND_LIST list_plain
-#include "events.h"
-#include "count.h"
-#include "tally.h"
-#undef ND_E
-#undef ND_ATTRIBUTES
-#undef ND_NARROW
-#undef ND_WIDE
-#undef ND_LIST
-
-#define tally_avx2(NAME) tally_##NAME##_avx2
-ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, events_avx2, count_plain, fire_plain, pack_plain, tally_avx2, ND_PIXELS)
+#include "avx2.h"
 
 /* ---- AVX-512 VNNI: eight places by up to three times sixteen channels, sums in registers ---- */
 
@@ -107,11 +33,13 @@ ND_TARGET_AVX512 ND_INLINE void term_avx512_block(
 #pragma GCC unroll 3
         for (int k = 0; k < vectors; k++) total[p][k] = _mm512_setzero_si512();
     }
+    const int joined = taps_joined(term), columns = joined ? 1 : term->columns;
+    const int groups = joined ? term->columns * term->groups : term->groups;
     for (int row = 0; row < term->rows; row++) {
-        for (int column = 0; column < term->columns; column++) {
+        for (int column = 0; column < columns; column++) {
             const uint8_t *tap = source + (int64_t)row * term->row_dilation * term->row_bytes
                                  + (int64_t)column * term->column_dilation * place_bytes;
-            for (int group = 0; group < term->groups; group++, tap += 4, weights += 4 * layer->channels) {
+            for (int group = 0; group < groups; group++, tap += 4, weights += 4 * layer->channels) {
                 __m512i w[3];
 #pragma GCC unroll 3
                 for (int k = 0; k < vectors; k++) w[k] = _mm512_loadu_si512(weights + 64 * k);
@@ -250,8 +178,8 @@ ND_TARGET_AVX512 ND_INLINE __m512i decayed_current(__m512i x, __m512i keep) {
 
 /* x divided by 2 'count' times, truncated toward zero. */
 ND_TARGET_AVX512 ND_INLINE __m512i halved(__m512i x, int count) {
-    const __m512i ones = _mm512_srl_epi32(_mm512_srai_epi32(x, 31), _mm_cvtsi32_si128(32 - count));
-    return _mm512_sra_epi32(_mm512_add_epi32(x, ones), _mm_cvtsi32_si128(count));
+    const __m512i ones = _mm512_srlv_epi32(_mm512_srai_epi32(x, 31), _mm512_set1_epi32(32 - count));
+    return _mm512_srav_epi32(_mm512_add_epi32(x, ones), _mm512_set1_epi32(count));
 }
 
 /* One population, a current that is forgotten after a step and stays inside its register: the commonest neuron. */
