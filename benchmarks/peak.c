@@ -78,9 +78,13 @@ int64_t nd_peak_macs(void) {
 }
 
 int64_t nd_peak(int64_t rounds) { return nd_peak_macs() == 12 * 64 ? peak512(rounds) : peak256(rounds); }
+
+/* Twelve vpmaddubsw with twelve additions, 12 * 32 multiply-accumulates a round: what AVX2 has. For machines with nd_peak_macs(). */
+int64_t nd_avx2_peak(int64_t rounds) { return peak256(rounds); }
 #else
 int64_t nd_peak_macs(void) { return 0; }
 int64_t nd_peak(int64_t rounds) { return rounds; }
+int64_t nd_avx2_peak(int64_t rounds) { return rounds; }
 int64_t nd_amx_peak_macs(void) { return 0; }
 int64_t nd_amx_peak(int64_t rounds) { return rounds; }
 #endif

@@ -6,7 +6,7 @@ and one threshold a layer, found by bisection so that the layer spikes at a give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -61,16 +61,16 @@ def image(size: int) -> NDArray[np.int64]:
     return np.clip(waves + 12 * rng.standard_normal((1, size, size)), 0, 255).astype(np.int64)
 
 
-def network(rate: float, steps: int) -> IntegerNetwork:
-    """The network whose layers all spike at about this rate over so many steps."""
+def network(rate: float, steps: int, widths: Sequence[int] = CHANNELS) -> IntegerNetwork:
+    """The network of so many channels whose layers all spike at about this rate over so many steps."""
     rng = np.random.default_rng(3)
-    nodes: dict[str, Any] = {"input": IntegerInput("input", CHANNELS[0])}
-    for layer, (before, after) in enumerate(pairwise(CHANNELS)):
+    nodes: dict[str, Any] = {"input": IntegerInput("input", widths[0])}
+    for layer, (before, after) in enumerate(pairwise(widths)):
         weight = 2 * np.clip(np.round(rng.normal(3, 28, (after, before, 3, 3))), -127, 127).astype(np.int64)
         nodes[f"conv{layer}"] = IntegerConv(f"conv{layer}", weight, padding=(1, 1))
-        if layer + 2 < len(CHANNELS):
+        if layer + 2 < len(widths):
             nodes[f"lif{layer}"] = IntegerLif(f"lif{layer}", 0, np.zeros(after, np.int64), v_decay=2048)
-    nodes["output"] = IntegerReadout("output", np.zeros(CHANNELS[-1], np.int64))
+    nodes["output"] = IntegerReadout("output", np.zeros(widths[-1], np.int64))
     net = IntegerNetwork(nodes, tuple(pairwise(nodes)), HostSide(steps=steps))
     codes = image(64)
     for lif in net.lifs():
