@@ -81,8 +81,11 @@ class Trainer:
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimiser = self._optimiser()
         self.precision = quickest(device) if self.train.precision == "auto" else self.train.precision
-        if self.student is not None and self.precision == "winograd":
-            self.student.convolve = winograd.conv2d
+        if self.precision == "winograd":
+            if self.student is not None:
+                self.student.convolve = winograd.conv2d
+            if teacher is not None:
+                winograd.convolve_by_it(teacher)
         self.step = 0
         self.on_grid = False
 

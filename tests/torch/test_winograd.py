@@ -17,6 +17,7 @@ from neurodeploy.graph.spec import StudentSpec  # noqa: E402
 from neurodeploy.networks import winograd  # noqa: E402
 from neurodeploy.networks.grid import fold_norms, to_grid  # noqa: E402
 from neurodeploy.networks.student import SpikingStudent  # noqa: E402
+from neurodeploy.networks.teachers import Teacher  # noqa: E402
 
 compiled = pytest.mark.skipif(not winograd.available(), reason="the package was installed without a C compiler")
 SIDES = st.integers(1, 13)
@@ -150,6 +151,32 @@ def test_a_student_uses_it_in_training_only() -> None:
     to_grid(student, picture)
     student.train()(picture)
     assert len(calls) == 3
+
+
+@compiled
+def test_a_teacher_computes_by_it_and_its_features_stay_where_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 16, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(16, 32, 3, padding=1, bias=False),
+        torch.nn.Conv2d(32, 16, 3, padding=1, stride=2),
+        torch.nn.Conv2d(16, 16, 3, padding=1, groups=2),
+        torch.nn.Conv2d(16, 16, 3, padding="same", padding_mode="reflect"),
+    )
+    teacher = Teacher(network, name="t", channels=1, hint_points=("2",), weights_source="t.pth")
+    picture = torch.rand(2, 1, 12, 12)
+    expected = [network(picture), network[:3](picture)]
+    taken = []
+    real = winograd._Convolution.apply
+    monkeypatch.setattr(winograd._Convolution, "apply", lambda *args: taken.append(args[1].shape) or real(*args))
+    winograd.convolve_by_it(teacher)
+    seen = {}
+    network[2].register_forward_hook(lambda module, given, out: seen.update(out=out))
+    with torch.no_grad():
+        torch.testing.assert_close(network(picture), expected[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen["out"], expected[1], rtol=0, atol=1e-5)
+    assert taken == [(32, 16, 3, 3)]
 
 
 @pytest.mark.parametrize(
