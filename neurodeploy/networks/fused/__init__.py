@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from neurodeploy.networks.compiled import loaded
+
 ABI = 2
 """``ND_ABI`` of fused.c."""
 
@@ -28,14 +30,8 @@ SMALLEST_SHARE = 1 << 15
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    file = Path(__file__).with_name(LIBRARY)
-    if not file.is_file():
-        return None
-    try:
-        handle = ctypes.CDLL(str(file))
-        if int(handle.nd_fused_abi()) != ABI:
-            return None
-    except (OSError, AttributeError):
+    handle = loaded(Path(__file__).with_name(LIBRARY), "nd_fused_abi", ABI)
+    if handle is None:
         return None
     address, count, number, small = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
     handle.nd_lif_forward.argtypes = (

@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from neurodeploy.networks.compiled import loaded
+
 ABI = 3
 """``ND_ABI`` of winograd.c."""
 SOURCE = Path(__file__).with_name("winograd.c")
@@ -44,14 +46,8 @@ KERNEL_MATRIX = torch.kron(_KERNEL, _KERNEL).float()
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    file = Path(__file__).with_name(LIBRARY)
-    if not file.is_file():
-        return None
-    try:
-        handle = ctypes.CDLL(str(file))
-        if int(handle.nd_winograd_abi()) != ABI:
-            return None
-    except (OSError, AttributeError):
+    handle = loaded(Path(__file__).with_name(LIBRARY), "nd_winograd_abi", ABI)
+    if handle is None:
         return None
     address, sizes = ctypes.c_void_p, (*(ctypes.c_int64,) * 5, *(ctypes.c_int,) * 2)
     handle.nd_winograd_room.argtypes, handle.nd_winograd_room.restype = (ctypes.c_int64,) * 2, ctypes.c_int64
