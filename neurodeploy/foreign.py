@@ -55,8 +55,8 @@ def nir_model(path: Path, told: Told) -> GraphModel:
     late = late_biases(graph)
     if late and told.first_step_bias is None:
         raise UserError(
-            f"its bias arrives at {late[0][1]} over a feedback edge: either from the first step on, as in snnTorch, or from"
-            " the second on, as in readers by way of nirtorch",
+            f"its bias arrives at {late[0][1]} over a feedback edge: either from the first step on, as in snnTorch, or"
+            " from the second on, as in readers by way of nirtorch",
             node=f"{path}: {late[0][0]}",
             instead="say it: --first-step-bias or --no-first-step-bias",
         )
