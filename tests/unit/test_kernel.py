@@ -26,6 +26,8 @@ from neurodeploy.quantize.network import (
 )
 from neurodeploy.simulate import kernel, reference
 from neurodeploy.simulate.kernel.library import LIMIT, library
+from neurodeploy.simulate.kernel.plan import MEMBRANE_MAX, clips_from, make_plan
+from neurodeploy.simulate.kernel.refuse import CODE_MAX
 from neurodeploy.simulate.observe import Trace
 from tests.kernel_nets import student_like
 from tests.kernel_strategies import assert_counted, assert_same, networks, shaped_networks
@@ -69,6 +71,10 @@ def test_a_student(path: str, steps: int, levels: int) -> None:
         assert 0.02 < counts.mean() / levels < 0.9, name
 
 
+FAR = (0, -60_000, 60_000)
+"""Levels whose biases take the membrane to both ends."""
+
+
 @built
 @pytest.mark.parametrize("path", paths())
 def test_currents_that_wrap_around(path: str) -> None:
@@ -82,17 +88,57 @@ def test_currents_that_wrap_around(path: str) -> None:
         for place in range(25):
             taps[place] = np.clip(half, -32766, 32766)
             half -= int(taps[place])
-        for steps, i_decay in ((1, 4096), (3, 4096), (3, 1000)):
+        for steps, i_decay, levels in (
+            (1, 4096, FAR),
+            (3, 4096, FAR),
+            (3, 1000, FAR),
+            (1, 4096, (0,)),
+            (3, 4096, (0,)),
+        ):
             nodes = {
                 "input": IntegerInput("input", 1),
                 "conv": IntegerConv("conv", weight, padding=(2, 2)),
-                "lif": IntegerLif("lif", 40, np.array([3]), 2048, i_decay, (0, -60_000, 60_000)),
+                "lif": IntegerLif("lif", 40, np.array([3]), 2048, i_decay, levels),
                 "last": IntegerConv("last", np.full((1, 1, 1, 1), 2)),
                 "output": IntegerReadout("output", np.zeros(1, np.int64)),
             }
             edges = (("input", "conv"), ("conv", "lif"), ("lif", "last"), ("last", "output"))
             net = IntegerNetwork(nodes, edges, HostSide(steps=steps))
             assert_same(net, np.full((1, 6, 9), 2), path)
+
+
+@built
+@pytest.mark.parametrize("path", paths())
+@pytest.mark.parametrize("v_decay", [0, 2048, 1000])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_membranes_at_their_limits(path: str, v_decay: int, sign: int) -> None:
+    """From the code that the plan says, and not before, a membrane may reach the ends of its 24 bits."""
+    nodes = {
+        "input": IntegerInput("input", 1),
+        "conv": IntegerConv("conv", np.full((16, 1, 3, 3), sign * 30), padding=(1, 1)),
+        "lif": IntegerLif("lif", 100, np.full(16, sign * 70), v_decay),
+        "last": IntegerConv("last", np.full((1, 16, 1, 1), 2)),
+        "output": IntegerReadout("output", np.zeros(1, np.int64)),
+    }
+    net = IntegerNetwork(nodes, tuple(pairwise(nodes)), HostSide(steps=12))
+    plan = make_plan(net, path, (5, 9))
+    assert not isinstance(plan, str)
+    first = clips_from(plan.layers[0], 12)
+    assert 0 < first < CODE_MAX
+    for code in (first - 1, first, 2 * first):
+        assert_same(net, np.full((1, 5, 9), code), path)
+        trace = Trace(12)
+        reference.run(net, np.full((1, 5, 9), code), observer=trace)
+        extreme = int(np.abs(trace.layers["lif"].v).max())
+        assert extreme == MEMBRANE_MAX if code == 2 * first and sign < 0 else extreme <= MEMBRANE_MAX
+        if code < first and sign < 0:
+            assert MEMBRANE_MAX - 12 * 64 * 9 * 30 <= extreme < MEMBRANE_MAX, "or the bound is a loose one"
+    back = np.full((12, 1, 5, 9), 8 * first)  # a membrane that went on beyond its end would not be back in time
+    back[6:] *= -1
+    assert_same(net, back, path)
+    spikes = Trace(12)
+    reference.run(net, back, observer=spikes)
+    assert spikes.layers["lif"].fired[6:].any() or sign > 0
 
 
 @built

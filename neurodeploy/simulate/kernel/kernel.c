@@ -49,8 +49,10 @@ ND_INLINE int32_t wrapped(int32_t x, int32_t unit) {
     return x > unit ? x - 2 * unit : x <= -unit ? x + 2 * unit : x;
 }
 
-/* Counts of neurons that keep nothing between steps: populations whose threshold the current exceeds. */
-ND_INLINE void count_plain(const nd_layer *layer, const int32_t *sums, int places, uint8_t *out) {
+/* Counts of neurons that keep nothing between steps: populations whose threshold the current exceeds. 'bits': where spikes are
+ * wanted as bits, too, or 0; here and in plain neurons they wait for pack_plain(). */
+ND_INLINE void count_plain(const nd_layer *layer, const int32_t *sums, int places, uint8_t *out, uint8_t *bits) {
+    (void)bits;
     const int channels = layer->channels;
     for (int place = 0; place < places; place++, sums += channels, out += channels) {
         for (int first = 0; first < channels; first += ND_LANES) {
@@ -96,8 +98,9 @@ ND_INLINE void fire_single_plain(
 
 /* One step of neurons with memory; before step 0 all state is 0. u: [place][channels]; v: [place][levels][channels]. */
 ND_INLINE void fire_plain(
-    const nd_layer *layer, const int32_t *sums, int places, int step, int32_t *u, int32_t *v, uint8_t *out) {
+    const nd_layer *layer, const int32_t *sums, int places, int step, int32_t *u, int32_t *v, uint8_t *out, uint8_t *bits) {
     const int channels = layer->channels, levels = layer->levels;
+    (void)bits;
     if (levels == 1 && !layer->u_remembers && !layer->wraps) {
         if (step) fire_single_plain(layer, sums, places, 1, v, out);
         else fire_single_plain(layer, sums, places, 0, v, out);
@@ -179,16 +182,29 @@ ND_INLINE nd_places places_of(const nd_layer *layer) {
 
 int64_t nd_scratch(const nd_layer *layer) { return places_of(layer).end; }
 
+/* Bytes that are summed at a time, in registers. */
+#define ND_PIECE 64
+
 /* Sums over all steps of what a block of the readout reads, and the term that reads them. */
 ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const uint8_t *source, uint8_t *sums, int places) {
     const int64_t size = (places + (int64_t)(term->columns - 1) * term->column_dilation) * term->place_bytes;
     for (int row = 0; row < term->rows; row++) {
         const uint8_t *line = source + (int64_t)row * term->row_dilation * term->row_bytes;
         uint8_t *sum = sums + row * size;
-        memcpy(sum, line, (size_t)size);
-        for (int step = 1; step < layer->steps; step++) {
-            const uint8_t *counts = line + step * term->step_bytes;
-            for (int64_t i = 0; i < size; i++) sum[i] = (uint8_t)(sum[i] + counts[i]);
+        int64_t done = 0;
+        for (; done + ND_PIECE <= size; done += ND_PIECE) {
+            uint8_t piece[ND_PIECE];
+            memcpy(piece, line + done, ND_PIECE);
+            for (int step = 1; step < layer->steps; step++) {
+                const uint8_t *counts = line + step * term->step_bytes + done;
+                for (int i = 0; i < ND_PIECE; i++) piece[i] = (uint8_t)(piece[i] + counts[i]);
+            }
+            memcpy(sum + done, piece, ND_PIECE);
+        }
+        for (; done < size; done++) {
+            uint8_t total = line[done];
+            for (int step = 1; step < layer->steps; step++) total = (uint8_t)(total + line[step * term->step_bytes + done]);
+            sum[done] = total;
         }
     }
     nd_term read = *term;
@@ -205,8 +221,9 @@ ND_INLINE int64_t ones_of(const uint8_t *masks, int bytes) {
 }
 
 /* The walk over one row of outputs, BLOCK places at a time, all steps of a block before the next block. Blocks are read and
- * computed whole, whatever lies behind the row. Spikes are made bits of and counted when the row is done: vectors that are read
- * again at once, in larger pieces than they were written in, would have to wait for the cache. */
+ * computed whole, whatever lies behind the row. Spikes are counted, and where neurons have not written them as bits made bits of,
+ * when the row is done: vectors that are read again at once, in larger pieces than they were written in, would have to wait for
+ * the cache. */
 #define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, EVENTS, COUNT, FIRE, PACK, TALLY, BLOCK)                                         \
     ATTRIBUTES static void NAME(const nd_layer *layer, int row, int32_t *scratch) {                                            \
         const int channels = layer->channels, steps = layer->summed ? 1 : layer->steps;                                        \
@@ -241,8 +258,11 @@ ND_INLINE int64_t ones_of(const uint8_t *masks, int bytes) {
                     read_plain(layer, sums, places, step, (int32_t *)(void *)out);                                             \
                     continue;                                                                                                  \
                 }                                                                                                              \
-                if (layer->remembers) FIRE(layer, sums, places, step, scratch + at.u, scratch + at.v, out);                    \
-                else COUNT(layer, sums, places, out);                                                                          \
+                uint8_t *bits = layer->masks ? layer->masks + step * layer->mask_step + row * layer->mask_row                  \
+                                                   + column * ND_MASK_BYTES(channels)                                          \
+                                             : 0;                                                                              \
+                if (layer->remembers) FIRE(layer, sums, places, step, scratch + at.u, scratch + at.v, out, bits);              \
+                else COUNT(layer, sums, places, out, bits);                                                                    \
             }                                                                                                                  \
         }                                                                                                                      \
         for (int step = 0; layer->masks && step < steps; step++) {                                                             \

@@ -86,6 +86,7 @@ typedef struct {
     uint8_t *form;            /* [steps], of a layer with masks: set where it spikes less than 'few' times, see nd_term */
     int64_t few;
     int64_t wraps_from;       /* largest magnitude of a code from which on the current may leave its 24 bits */
+    int64_t clips_from;       /* ... a membrane may; of neurons of which it matters */
     const nd_link *links;     /* convolutions whose arrivals are counted */
     int64_t *found;           /* what is counted: spikes [steps], and ND_FOUND says what else; 0 where nothing is */
     uint8_t *marks;           /* [steps][rows][columns by eight], bits: where some channel spikes, of counted places, from the first */
@@ -100,6 +101,7 @@ typedef struct {
     int32_t u_remembers;      /* the current does */
     int32_t halvings;         /* all membranes are divided by 2 this often in a step; -1 where v_keep says more */
     int32_t wraps;            /* the current may leave its 24 bits; nd_run() sets it */
+    int32_t clips;            /* a membrane may; nd_run() sets it */
     int32_t constant;         /* no source changes between steps */
     int32_t summed;           /* the readout: uint8 holds the sources' sums over all steps */
     int32_t first_row, end_row, first_column, end_column; /* the counted places */

@@ -156,7 +156,8 @@ ND_INLINE void store_counts(const uint32x4_t *counts, uint8_t *out) {
     vst1q_u8(out, vmovn_high_u16(vmovn_u16(low), high));
 }
 
-ND_INLINE void count_neon(const nd_layer *layer, const int32_t *sums, int places, uint8_t *out) {
+ND_INLINE void count_neon(const nd_layer *layer, const int32_t *sums, int places, uint8_t *out, uint8_t *bits) {
+    (void)bits; /* see pack_neon() */
     const int channels = layer->channels;
     for (int place = 0; place < places; place++, sums += channels, out += channels) {
         for (int first = 0; first < channels; first += ND_LANES) {
@@ -210,7 +211,8 @@ ND_INLINE void fire_single_neon(
 }
 
 ND_INLINE void fire_neon(
-    const nd_layer *layer, const int32_t *sums, int places, int step, int32_t *u, int32_t *v, uint8_t *out) {
+    const nd_layer *layer, const int32_t *sums, int places, int step, int32_t *u, int32_t *v, uint8_t *out, uint8_t *bits) {
+    (void)bits; /* see pack_neon() */
     if (layer->levels == 1 && !layer->u_remembers && !layer->wraps) {
         if (!step) fire_single_neon(layer, sums, places, v, out, 0, 0);
         else if (layer->halvings >= 0) fire_single_neon(layer, sums, places, v, out, 1, 1);

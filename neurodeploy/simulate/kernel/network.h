@@ -63,6 +63,7 @@ int nd_run(nd_network *network, int path) {
     for (int k = 0; k < network->layer_count; k++) {
         nd_layer *layer = network->layers + k;
         layer->wraps = largest >= layer->wraps_from;
+        layer->clips = largest >= layer->clips_from;
         layer->counting = network->counting;
         const int64_t begin = network->spent ? nanoseconds() : 0;
         run_layer(network, layer, run, path);

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ from neurodeploy.quantize.network import (
 )
 from neurodeploy.simulate.kernel.pack import EventTable, pack, pack_events, pack_tiles, rounded
 from neurodeploy.simulate.kernel.refuse import CODE_MAX, LEVELS_MAX, Pair, channels_of, roots, shift_of
+
+MEMBRANE_MAX = (1 << 23) - 1
+"""Of the register v, of either sign."""
 
 REGISTER_MAX = 1 << 30
 """Bound of the register u before its wrap-around: with a shifted bias and a membrane it fits 32 bits."""
@@ -363,3 +367,21 @@ def wraps_from(layer: LayerPlan, steps: int) -> int:
     if counts >= least:
         return 0
     return -((counts - least) // codes) if codes else CODE_MAX + 1
+
+
+def clips_from(layer: LayerPlan, steps: int) -> int:
+    """The largest magnitude of a code from which on a membrane may leave its 24 bits; beyond all codes for never.
+
+    A step keeps ``keep / 4096`` of it and adds a current and a bias, so that ``|v| <= (current + bias) * sum_k
+    (keep / 4096)^k``; a reset only makes it smaller.
+    """
+    if layer.v_keep is None or layer.bias is None:
+        return 0
+    keep = Fraction(int(layer.v_keep.max()), 4096)
+    reach = sum((keep**step for step in range(steps)), Fraction(0))
+    bias = int(np.abs(layer.bias.astype(np.int64)).max())
+    most = MEMBRANE_MAX / reach - bias  # that the current may be
+    codes, counts = layer.weight_bound
+    if counts << 6 > most:
+        return 0
+    return int((most / 64 - counts) // codes) + 1 if codes else CODE_MAX + 1

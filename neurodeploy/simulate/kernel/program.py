@@ -16,7 +16,7 @@ from neurodeploy.simulate.kernel.buffers import Buffer, Pair, buffer
 from neurodeploy.simulate.kernel.counts import Links, RunCounts, SpikeCounts, Spread, arrival, found_size
 from neurodeploy.simulate.kernel.library import GROUPS, Arrival, Layer, Network, Term, library
 from neurodeploy.simulate.kernel.pack import aligned
-from neurodeploy.simulate.kernel.plan import LayerPlan, Plan, TermPlan, extents_of, wraps_from
+from neurodeploy.simulate.kernel.plan import LayerPlan, Plan, TermPlan, clips_from, extents_of, wraps_from
 from neurodeploy.simulate.observe import IntArray
 
 Form = Literal["auto", "dense", "events"]
@@ -207,6 +207,7 @@ class Program:
             out_step=to.array.strides[0] if layer.levels else 0,
             out_row=to.array.strides[1],
             wraps_from=wraps_from(layer, self.plan.steps),
+            clips_from=clips_from(layer, self.plan.steps),
             term_count=len(layer.terms),
             steps=self.plan.steps,
             rows=rows,
@@ -324,6 +325,7 @@ class Programs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._free: OrderedDict[int, tuple[Plan, Case, Program]] = OrderedDict()
+        self._kept = 0  # bytes of them
 
     def take(self, plan: Plan, case: Case) -> Program:
         """One of its own for a run."""
@@ -332,6 +334,7 @@ class Programs:
                 of, made_for, program = self._free[key]
                 if of is plan and made_for == case:
                     del self._free[key]
+                    self._kept -= program.bytes
                     return program
         return Program(plan, case)
 
@@ -341,9 +344,9 @@ class Programs:
             return
         with self._lock:
             self._free[id(program)] = program.plan, program.case, program
-            kept = sum(held.bytes for _, _, held in self._free.values())
-            while kept > KEPT_BYTES or len(self._free) > KEPT:
-                kept -= self._free.popitem(last=False)[1][2].bytes
+            self._kept += program.bytes
+            while self._kept > KEPT_BYTES or len(self._free) > KEPT:
+                self._kept -= self._free.popitem(last=False)[1][2].bytes
 
 
 PROGRAMS = Programs()

@@ -94,9 +94,21 @@ ND_TARGET_AVX512 ND_INLINE __m512i wrapped_avx512(__m512i x, __m512i unit) {
     return _mm512_mask_add_epi32(x, under, x, twice);
 }
 
+/* Sixteen spikes as bits of a place's words, those of a word in order: the first ones clear what follows. */
+ND_INLINE void keep_bits(uint8_t *bits, int first, uint16_t fired) {
+    const uint64_t word = fired;
+    if (first % 64) memcpy(bits + first / 8, &fired, sizeof fired);
+    else memcpy(bits + first / 8, &word, sizeof word);
+}
+
+/* Bits that the neurons have written. */
+ND_INLINE void bits_kept(const uint8_t *counts, int places, int channels, uint8_t *masks) {
+    (void)counts, (void)places, (void)channels, (void)masks;
+}
+
 /* As count_plain(), of neurons with up to four levels, whose thresholds stay in registers. */
 ND_TARGET_AVX512 ND_INLINE void count_few_avx512(
-    const nd_layer *layer, const int32_t *sums, int places, uint8_t *out, const int levels) {
+    const nd_layer *layer, const int32_t *sums, int places, uint8_t *out, uint8_t *bits, const int levels) {
     const int channels = layer->channels;
     const __m512i one = _mm512_set1_epi32(1), unit = _mm512_set1_epi32(ND_LIMIT >> 6);
     for (int first = 0; first < channels; first += ND_LANES) {
@@ -107,7 +119,9 @@ ND_TARGET_AVX512 ND_INLINE void count_few_avx512(
         for (int place = 0; place < places; place++) {
             __m512i current = _mm512_loadu_si512(sums + place * channels + first);
             if (layer->wraps) current = wrapped_avx512(current, unit);
-            __m512i count = _mm512_maskz_mov_epi32(_mm512_cmpgt_epi32_mask(current, threshold[0]), one);
+            const __mmask16 fired = _mm512_cmpgt_epi32_mask(current, threshold[0]);
+            __m512i count = _mm512_maskz_mov_epi32(fired, one);
+            if (levels == 1 && bits) keep_bits(bits + place * ND_MASK_BYTES(channels), first, fired);
 #pragma GCC unroll 4
             for (int level = 1; level < levels; level++)
                 count = _mm512_mask_add_epi32(count, _mm512_cmpgt_epi32_mask(current, threshold[level]), count, one);
@@ -116,14 +130,15 @@ ND_TARGET_AVX512 ND_INLINE void count_few_avx512(
     }
 }
 
-ND_TARGET_AVX512 ND_INLINE void count_avx512(const nd_layer *layer, const int32_t *sums, int places, uint8_t *out) {
+ND_TARGET_AVX512 ND_INLINE void count_avx512(
+    const nd_layer *layer, const int32_t *sums, int places, uint8_t *out, uint8_t *bits) {
     const int channels = layer->channels;
     if (layer->levels == 1) {
-        count_few_avx512(layer, sums, places, out, 1);
+        count_few_avx512(layer, sums, places, out, bits, 1);
         return;
     }
     if (layer->levels == 4) {
-        count_few_avx512(layer, sums, places, out, 4);
+        count_few_avx512(layer, sums, places, out, bits, 4);
         return;
     }
     const __m512i one = _mm512_set1_epi32(1), unit = _mm512_set1_epi32(ND_LIMIT >> 6);
@@ -176,45 +191,59 @@ ND_TARGET_AVX512 ND_INLINE __m512i decayed_current(__m512i x, __m512i keep) {
     return negated_where(x, kept);
 }
 
-/* x divided by 2 'count' times, truncated toward zero. */
-ND_TARGET_AVX512 ND_INLINE __m512i halved(__m512i x, int count) {
-    const __m512i ones = _mm512_srlv_epi32(_mm512_srai_epi32(x, 31), _mm512_set1_epi32(32 - count));
-    return _mm512_srav_epi32(_mm512_add_epi32(x, ones), _mm512_set1_epi32(count));
+/* x divided by 2 'count' times, truncated toward zero; 'ones' is 2^count - 1. */
+ND_TARGET_AVX512 ND_INLINE __m512i halved(__m512i x, __m512i count, __m512i ones) {
+    const __mmask16 negative = _mm512_cmplt_epi32_mask(x, _mm512_setzero_si512());
+    return _mm512_srav_epi32(_mm512_mask_add_epi32(x, negative, x, ones), count);
 }
 
-/* One population, a current that is forgotten after a step and stays inside its register: the commonest neuron. */
+/* One population, a current that is forgotten after a step: the commonest neuron. Without 'limits', neither register leaves its
+ * 24 bits. */
 ND_TARGET_AVX512 ND_INLINE void fire_single_avx512(
-    const nd_layer *layer, const int32_t *sums, int places, int32_t *v, uint8_t *out, const int started,
-    const int halving) {
-    const int channels = layer->channels, halvings = layer->halvings;
+    const nd_layer *layer, const int32_t *sums, int places, int32_t *v, uint8_t *out, uint8_t *bits, const int started,
+    const int halving, const int limits) {
+    const int channels = layer->channels, wraps = layer->wraps;
+    const int64_t mask_bytes = ND_MASK_BYTES(channels);
+    const __m512i unit = _mm512_set1_epi32(ND_LIMIT);
     const __m512i top = _mm512_set1_epi32(ND_LIMIT - 1), bottom = _mm512_set1_epi32(1 - ND_LIMIT);
+    const __m512i halvings = _mm512_set1_epi32(layer->halvings), ones = _mm512_set1_epi32((1 << (layer->halvings & 15)) - 1);
     const __m128i one = _mm_set1_epi8(1);
     for (int first = 0; first < channels; first += ND_LANES) {
         const __m512i keep = _mm512_loadu_si512(layer->v_keep + first), bias = _mm512_loadu_si512(layer->bias + first);
         const __m512i threshold = _mm512_loadu_si512(layer->threshold + first);
         const int32_t *sum = sums + first;
         int32_t *membrane = v + first;
-        uint8_t *spikes = out + first;
+        uint8_t *spikes = out + first, *mask = bits;
         for (int place = 0; place < places; place++, sum += channels, membrane += channels, spikes += channels) {
-            __m512i x = _mm512_add_epi32(_mm512_slli_epi32(_mm512_loadu_si512(sum), 6), bias);
+            __m512i x = _mm512_slli_epi32(_mm512_loadu_si512(sum), 6);
+            if (limits && wraps) x = wrapped_avx512(x, unit);
+            x = _mm512_add_epi32(x, bias);
             if (started) {
                 const __m512i before = _mm512_loadu_si512(membrane);
-                x = _mm512_add_epi32(x, halving ? halved(before, halvings) : decayed_membrane(before, keep));
+                x = _mm512_add_epi32(x, halving ? halved(before, halvings, ones) : decayed_membrane(before, keep));
             }
-            x = _mm512_max_epi32(_mm512_min_epi32(x, top), bottom);
+            if (limits) x = _mm512_max_epi32(_mm512_min_epi32(x, top), bottom);
             const __mmask16 fired = _mm512_cmpgt_epi32_mask(x, threshold);
             _mm512_storeu_si512(membrane, _mm512_maskz_mov_epi32((__mmask16)~fired, x));
             _mm_storeu_si128((__m128i *)(void *)spikes, _mm_maskz_mov_epi8(fired, one));
+            if (bits) {
+                keep_bits(mask, first, fired);
+                mask += mask_bytes;
+            }
         }
     }
 }
 
 ND_TARGET_AVX512 ND_INLINE void fire_avx512(
-    const nd_layer *layer, const int32_t *sums, int places, int step, int32_t *u, int32_t *v, uint8_t *out) {
-    if (layer->levels == 1 && !layer->u_remembers && !layer->wraps) {
-        if (!step) fire_single_avx512(layer, sums, places, v, out, 0, 0);
-        else if (layer->halvings >= 0) fire_single_avx512(layer, sums, places, v, out, 1, 1);
-        else fire_single_avx512(layer, sums, places, v, out, 1, 0);
+    const nd_layer *layer, const int32_t *sums, int places, int step, int32_t *u, int32_t *v, uint8_t *out,
+    uint8_t *bits) {
+    if (layer->levels == 1 && !layer->u_remembers) {
+        const int halving = layer->halvings >= 0, limits = layer->clips || layer->wraps;
+        if (!step && limits) fire_single_avx512(layer, sums, places, v, out, bits, 0, 0, 1);
+        else if (!step) fire_single_avx512(layer, sums, places, v, out, bits, 0, 0, 0);
+        else if (halving && limits) fire_single_avx512(layer, sums, places, v, out, bits, 1, 1, 1);
+        else if (halving) fire_single_avx512(layer, sums, places, v, out, bits, 1, 1, 0);
+        else fire_single_avx512(layer, sums, places, v, out, bits, 1, 0, 1);
         return;
     }
     const int channels = layer->channels, levels = layer->levels;
@@ -240,20 +269,9 @@ ND_TARGET_AVX512 ND_INLINE void fire_avx512(
                 const __mmask16 fired = _mm512_cmpgt_epi32_mask(x, threshold);
                 _mm512_storeu_si512(membrane, _mm512_maskz_mov_epi32((__mmask16)~fired, x));
                 count = _mm512_mask_add_epi32(count, fired, count, one);
+                if (bits) keep_bits(bits + place * ND_MASK_BYTES(channels), first, fired); /* there is one level */
             }
             _mm_storeu_si128((__m128i *)(void *)(out + first), _mm512_cvtepi32_epi8(count));
-        }
-    }
-}
-
-ND_TARGET_AVX512 ND_INLINE void pack_avx512(const uint8_t *counts, int places, int channels, uint8_t *masks) {
-    for (int place = 0; place < places; place++, counts += channels, masks += ND_MASK_BYTES(channels)) {
-        for (int first = 0; first < channels; first += 64) {
-            const int left = channels - first;
-            const __mmask64 within = left < 64 ? ((__mmask64)1 << left) - 1 : ~(__mmask64)0;
-            const __m512i here = _mm512_maskz_loadu_epi8(within, counts + first);
-            const uint64_t mask = _mm512_test_epi8_mask(here, here);
-            memcpy(masks + first / 8, &mask, sizeof mask);
         }
     }
 }
@@ -318,7 +336,7 @@ ND_TARGET_AVX512 ND_INLINE void events_avx512(
 }
 
 #define tally_avx512(NAME) tally_##NAME##_avx512_half
-ND_DEFINE_ROW(row_avx512, ND_TARGET_AVX512, term_avx512, events_avx512, count_avx512, fire_avx512, pack_avx512, tally_avx512, ND_PIXELS)
+ND_DEFINE_ROW(row_avx512, ND_TARGET_AVX512, term_avx512, events_avx512, count_avx512, fire_avx512, bits_kept, tally_avx512, ND_PIXELS)
 
 /* As list_plain(), 32 channels at a time and without branches; writes up to 32 entries too many. */
 ND_TARGET_VBMI2 ND_INLINE uint16_t *list_vbmi2(
@@ -378,4 +396,4 @@ ND_TARGET_VBMI2 ND_INLINE void events_vbmi2(
     else events_vbmi2_full(layer, term, masks, sums, places, add, narrow, list);
 }
 
-ND_DEFINE_ROW(row_vbmi2, ND_TARGET_VBMI2, term_avx512, events_vbmi2, count_avx512, fire_avx512, pack_avx512, tally_avx512, ND_PIXELS)
+ND_DEFINE_ROW(row_vbmi2, ND_TARGET_VBMI2, term_avx512, events_vbmi2, count_avx512, fire_avx512, bits_kept, tally_avx512, ND_PIXELS)
