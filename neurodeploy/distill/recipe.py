@@ -115,6 +115,11 @@ class TrainRecipe(BaseModel):
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0 = none")
     pixel_loss: Literal["l1", "charbonnier", "mse", "rmse", "psnr"] = "l1"
     fft_weight: float = Field(0.1, ge=0, description="weight of the L1 between spectra")
+    aim: Literal["clean", "teacher"] = Field(
+        "clean",
+        description="what pixel_loss and the spectra compare with: the clean picture, or the teacher's, in which what"
+        " nobody can know is left out, so that gradients are less noisy",
+    )
     output_weight: float = Field(1.0, ge=0, description="weight of the L1 between student's and teacher's outputs")
     gamma: float = Field(0.12, ge=0, description="weight of the feature MSE, where there are hints")
     gamma_schedule: Literal["constant", "linear", "cosine"] = "cosine"
@@ -194,6 +199,8 @@ class Recipe(BaseModel):
             )
         if isinstance(self.student, AnnSpec) and self.teacher is not None:
             raise ValueError("teacher: a non-spiking network is trained without a teacher")
+        if self.train.aim == "teacher" and self.teacher is None:
+            raise ValueError('train.aim: there is no teacher to aim at; instead: name one in [teacher], or "clean"')
         return self
 
     def to_json(self) -> str:

@@ -161,23 +161,33 @@ class Trainer:
         hints = self.hints if gamma > 0 else None
         wanted = hints.student_features(self.train.hint_feature) if hints else None
         restored, features = self.student(degraded, wanted)
-        loss, parts = self._restoration_loss(restored.float(), clean)
-        if self.teacher is not None and (hints or self.train.output_weight > 0):
-            with torch.no_grad():
-                guide, guides = self.teacher.features(degraded, hints.teacher_points if hints else (), level)
-            if self.train.output_weight > 0:
-                loss = loss + self.train.output_weight * pixel_loss("l1", restored.float(), guide.float())
-            if hints:
-                guides |= picture_guides(self.student.spec, degraded, guide, clean)
-                hint = hints.loss(features, guides, normalise=self.train.hint_normalise, mean=self.team.mean)
-                loss = loss + gamma * hint
-                parts["hint"] = hint.detach()
+        guide, guides = self._guides(degraded, level, hints)
+        aim = guide if guide is not None and self.train.aim == "teacher" else clean
+        loss, parts = self._restoration_loss(restored.float(), aim)
+        if guide is not None and self.train.output_weight > 0:
+            loss = loss + self.train.output_weight * pixel_loss("l1", restored.float(), guide)
+        if guide is not None and hints:
+            guides |= picture_guides(self.student.spec, degraded, guide, clean)
+            hint = hints.loss(features, guides, normalise=self.train.hint_normalise, mean=self.team.mean)
+            loss = loss + gamma * hint
+            parts["hint"] = hint.detach()
         if self.train.sop_target is not None:
             operations = self.team.mean(synaptic_operations(self.student.spec, self.student.rates))
             loss = loss + self.train.sop_weight * sop_loss(operations, self.train.sop_target)
             parts["sop"] = operations.detach()
         parts["rate"] = torch.stack(self.student.rates).mean().detach()
         return loss, parts
+
+    @torch.no_grad()
+    def _guides(
+        self, degraded: Tensor, level: Tensor, hints: HintAdapters | None
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """The teacher's picture in float32 and its features, where something is compared with them."""
+        train = self.train
+        if self.teacher is None or not (hints or train.output_weight > 0 or train.aim == "teacher"):
+            return None, {}
+        restored, features = self.teacher.features(degraded, hints.teacher_points if hints else (), level)
+        return restored.float(), features
 
     def _restoration_loss(self, restored: Tensor, clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         loss = pixel_loss(self.train.pixel_loss, restored, clean)

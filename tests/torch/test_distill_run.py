@@ -23,11 +23,13 @@ from neurodeploy.distill import trainer as trainer_module  # noqa: E402
 from neurodeploy.distill.recipe import load_recipe  # noqa: E402
 from neurodeploy.distill.result import Progress  # noqa: E402
 from neurodeploy.distill.run import distill  # noqa: E402
-from neurodeploy.distill.trainer import Trainer  # noqa: E402
+from neurodeploy.distill.trainer import Plan, Trainer  # noqa: E402
 from neurodeploy.errors import UserError  # noqa: E402
 from neurodeploy.graph.student_file import read_student  # noqa: E402
 from neurodeploy.images.io import write_image  # noqa: E402
+from neurodeploy.images.patches import PatchBatch  # noqa: E402
 from neurodeploy.networks import winograd  # noqa: E402
+from neurodeploy.networks.teachers.base import Teacher  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +211,28 @@ def test_hints_reach_the_teacher_and_the_student(photographs: Path, tmp_path: Pa
     recipe_values["teacher"]["hints"] = [{"teacher": "model.99", "student": "lif0"}]
     with pytest.raises(UserError, match=r"model\.99"):
         distill(load_recipe(recipe_values), out=tmp_path / "bad")
+
+
+def test_a_student_may_aim_at_the_teachers_picture(photographs: Path) -> None:
+    """Of the clean picture and the teacher's, the pixel loss compares with the one that is asked for."""
+
+    class Darker(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / 2
+
+    teacher = Teacher(Darker(), name="darker", channels=1, hint_points=(), weights_source="none")
+    rng = np.random.default_rng(0)
+    clean, degraded = rng.random((2, 2, 1, 24, 24), dtype=np.float32)
+    batch = PatchBatch(degraded, clean, np.zeros(2, np.float32))
+    for aim, picture in (("clean", clean), ("teacher", degraded / 2)):
+        recipe = values(photographs, aim=aim, pixel_loss="mse", output_weight=0.0)
+        recipe["teacher"] = {"model": "darker", "hints": "none"}
+        trainer = Trainer(load_recipe(recipe), teacher, torch.device("cpu"))
+        assert trainer.student is not None
+        with torch.no_grad():
+            restored, _ = trainer.student(torch.from_numpy(degraded))
+        shown = trainer.advance(batch, Plan(9, 9))
+        assert shown["pixel"] == pytest.approx(float(np.square(restored.numpy() - picture).mean()), rel=1e-5)
 
 
 def test_a_run_is_held_down_to_its_operations(photographs: Path, tmp_path: Path) -> None:
