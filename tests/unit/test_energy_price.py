@@ -273,6 +273,17 @@ def test_verdict_follows_the_published_thresholds(sop, expected, words):
     assert found["sps"] == pytest.approx(sop / 1000)
 
 
+def test_analog_input_counts_in_the_verdict():
+    """Few spikes behind much analog input are not few operations."""
+    found = _verdict(made(sop=100, mac=800, dense_mac=1000, spikes=5, neuron_updates=100))
+    assert found["class"] == "depends"
+    assert "0.10 synaptic operations and 0.80 multiply-accumulates for every" in found["sentence"]
+    assert found["sps"] == pytest.approx(0.1)
+    found = _verdict(made(sop=100, mac=10, dense_mac=1000, spikes=5, neuron_updates=100))
+    assert found["class"] == "below every threshold"
+    assert "0.10 synaptic operations for every" in found["sentence"]
+
+
 def test_verdict_says_so_when_the_network_costs_more():
     found = _verdict(made(sop=9000, mac=2000, dense_mac=1000, spikes=50, neuron_updates=100))
     line = next(line for line in found["against"] if line["baseline"] == "ann_int8")
