@@ -15,6 +15,18 @@ ND_INLINE int taps_joined(const nd_term *term) {
     return term->column_dilation == 1 && 4 * (int64_t)term->groups == term->place_bytes;
 }
 
+/* Sixteen spikes as bits of a place's words, those of a word in order: the first ones clear what follows. */
+ND_INLINE void keep_bits(uint8_t *bits, int first, uint16_t fired) {
+    const uint64_t word = fired;
+    if (first % 64) memcpy(bits + first / 8, &fired, sizeof fired);
+    else memcpy(bits + first / 8, &word, sizeof word);
+}
+
+/* Bits that the neurons have written. */
+ND_INLINE void bits_kept(const uint8_t *counts, int places, int channels, uint8_t *masks) {
+    (void)counts, (void)places, (void)channels, (void)masks;
+}
+
 #include "avx2.h"
 
 /* ---- AVX-512 VNNI: eight places by up to three times sixteen channels, sums in registers ---- */
@@ -92,18 +104,6 @@ ND_TARGET_AVX512 ND_INLINE __m512i wrapped_avx512(__m512i x, __m512i unit) {
     const __mmask16 under = _mm512_cmple_epi32_mask(x, _mm512_sub_epi32(_mm512_setzero_si512(), unit));
     x = _mm512_mask_sub_epi32(x, over, x, twice);
     return _mm512_mask_add_epi32(x, under, x, twice);
-}
-
-/* Sixteen spikes as bits of a place's words, those of a word in order: the first ones clear what follows. */
-ND_INLINE void keep_bits(uint8_t *bits, int first, uint16_t fired) {
-    const uint64_t word = fired;
-    if (first % 64) memcpy(bits + first / 8, &fired, sizeof fired);
-    else memcpy(bits + first / 8, &word, sizeof word);
-}
-
-/* Bits that the neurons have written. */
-ND_INLINE void bits_kept(const uint8_t *counts, int places, int channels, uint8_t *masks) {
-    (void)counts, (void)places, (void)channels, (void)masks;
 }
 
 /* As count_plain(), of neurons with up to four levels, whose thresholds stay in registers. */
