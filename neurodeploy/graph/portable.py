@@ -71,9 +71,9 @@ def portable_graph(spec: StudentSpec, tensors: Tensors, size: tuple[int, int], q
         quantized: Whether ``tensors`` are those of a quantised student.
 
     Returns:
-        The graph, whose input is the integer codes of :meth:`HostSide.encode` as floats (C * r**2, h, w), and the host
-        side. All arrays are float32. ``v > threshold`` in the graph is, population by population, ``x > delta * (i -
-        1/2)`` of the student.
+        The graph, whose input is the integer codes of :meth:`HostSide.encode` as floats (C * r**2, h, w), or one
+        channel more where there is a noise map, and the host side. All arrays are float32. ``v > threshold`` in the
+        graph is, population by population, ``x > delta * (i - 1/2)`` of the student.
 
     Raises:
         UserError: The image has no pixels.
@@ -134,7 +134,7 @@ def _conv_offsets(spec: StudentSpec, tensors: Tensors, quantized: bool) -> tuple
 
 
 def _build_input(student: _Student, _layer: int) -> nir.NIRNode:
-    return nir.Input(input_type={"input": np.array([student.spec.network_channels, *student.grid])})
+    return nir.Input(input_type={"input": np.array([student.spec.input_channels, *student.grid])})
 
 
 def _build_output(student: _Student, _layer: int) -> nir.NIRNode:

@@ -1,18 +1,25 @@
 """What a student is, in data: the portable family, and the host's share of the work.
 
-A student is pixel-unshuffle (host), a constant-resolution chain of convolution + LIF with optional sum edges, a plain
-last convolution, the mean over time steps (host), and a global residual (host). Everything that a chip cannot hold is
-refused when the description is made.
+A student is pixel-unshuffle (host, which may add a map of the noise), a constant-resolution chain of convolution +
+LIF with optional sum edges, a plain last convolution, the mean over time steps (host), and a global residual (host).
+Everything that a chip cannot hold is refused when the description is made.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 DT = 1e-4
 """Length of a time step in seconds. NIR has no field for it; snnTorch assumes this one."""
@@ -24,6 +31,13 @@ DECAY_ONE = 4096
 """A decay of 1 in the 12-bit fixed point of Loihi: nothing is left after one step."""
 
 
+NOISE_SCALE = 1020
+"""Units a unit of brightness in which the noise of a picture is estimated: a quarter of an 8-bit step."""
+
+NOISE_GAIN = 6
+"""Codes of the noise map a code of the median that it is estimated from."""
+
+
 class HostSide(BaseModel):
     """What the host does around the chip's network: it stands in the manifest of every bundle.
 
@@ -31,6 +45,12 @@ class HostSide(BaseModel):
     replication to a multiple of ``unshuffle``, then pixel-unshuffled: (C, H, W) -> (C * unshuffle**2, H/unshuffle,
     W/unshuffle). With ``y`` the network's output averaged over the ``steps`` time steps (in the units of the NIR
     graph) and pixel-shuffled back: ``restored = x - output_scale * y`` (``residual``) or ``output_scale * y``.
+
+    With ``noise_map`` one more channel follows, the same code everywhere: ``clip(rint(6 * input_scale * m / 1020),
+    input_min, input_max)``, where ``m`` is the lower median, over all channels and all whole blocks of 2 x 2 pixels, of
+    ``|a - b - c + d|`` of ``rint(1020 x)``. Of white noise of standard deviation s, ``m = 1376 s``, because the median
+    of the finest diagonal wavelet coefficients is 0.6745 s (Donoho and Johnstone 1994, Biometrika 81(3):425-455): the
+    code is eight times the noise in codes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,11 +64,23 @@ class HostSide(BaseModel):
     input_max: int = 511
     output_scale: float = Field(1.0, allow_inf_nan=False)
     residual: bool = True
+    noise_map: bool = Field(False, description="one more channel of codes: the noise of the picture, by estimate")
 
     @property
     def network_channels(self) -> int:
-        """Channels that enter and leave the network: ``channels * unshuffle**2``."""
+        """Channels that leave the network: ``channels * unshuffle**2``."""
         return self.channels * self.unshuffle**2
+
+    @property
+    def input_channels(self) -> int:
+        """Channels that enter it: as many, and the noise map."""
+        return self.network_channels + self.noise_map
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a noise map as before there were any: older readers take those."""
+        values: dict[str, Any] = handler(self)
+        return values if self.noise_map else {key: value for key, value in values.items() if key != "noise_map"}
 
     def encode(self, image: NDArray[np.floating]) -> NDArray[np.int64]:
         """Integer codes of an image.
@@ -57,11 +89,30 @@ class HostSide(BaseModel):
             image: (C, H, W), values in [0, 1] (noise may leave that range).
 
         Returns:
-            (C * r**2, ceil(H/r), ceil(W/r)) int64 with r = ``unshuffle``; sub-pixels in the order of torch's
-            ``pixel_unshuffle`` (channel, row, column).
+            (C * r**2, ceil(H/r), ceil(W/r)) int64 with r = ``unshuffle``, and one channel more with ``noise_map``;
+            sub-pixels in the order of torch's ``pixel_unshuffle`` (channel, row, column).
         """
         codes = np.clip(np.rint(image.astype(np.float64) * self.input_scale), self.input_min, self.input_max)
-        return pixel_unshuffle(pad_to_multiple(codes.astype(np.int64), self.unshuffle), self.unshuffle)
+        codes = pixel_unshuffle(pad_to_multiple(codes.astype(np.int64), self.unshuffle), self.unshuffle)
+        if not self.noise_map:
+            return codes
+        return np.concatenate([codes, np.full((1, *codes.shape[1:]), self.noise_code(image))])
+
+    def output_shape(self, codes: NDArray[np.int64]) -> tuple[int, int, int]:
+        """The shape that an output has that :meth:`decode` makes a picture of."""
+        return (self.network_channels, codes.shape[-2], codes.shape[-1])
+
+    def noise_code(self, image: NDArray[np.floating]) -> int:
+        """The code of the noise map of an image (C, H, W); 0 where it has no block of 2 x 2 pixels."""
+        _, height, width = image.shape
+        fine = np.rint(image[:, : height // 2 * 2, : width // 2 * 2].astype(np.float64) * NOISE_SCALE)
+        detail = fine[:, ::2, ::2] - fine[:, ::2, 1::2] - fine[:, 1::2, ::2] + fine[:, 1::2, 1::2]
+        if not detail.size:
+            return 0
+        middle = (detail.size - 1) // 2
+        median = np.partition(np.abs(detail), middle, axis=None)[middle]
+        code = np.rint(NOISE_GAIN * self.input_scale * median / NOISE_SCALE)
+        return int(np.clip(code, self.input_min, self.input_max))
 
     def decode(self, output: NDArray[np.floating], image: NDArray[np.floating]) -> NDArray[np.float64]:
         """Restored image from the time mean of the network's output.
@@ -134,6 +185,9 @@ class StudentSpec(BaseModel):
         description="codes of the input a unit of brightness. Finer codes make larger currents in the first layer,"
         " whose thresholds and biases have to fit 13 bits, and so leave fewer bits for its weights",
     )
+    noise_map: bool = Field(
+        False, description="the host estimates the noise of the picture, which the first layer sees as one more channel"
+    )
     norm: Literal["none", "batch"] = "none"
     residual: bool = True
     bias_exponent: Literal[6, 7] = Field(
@@ -183,12 +237,23 @@ class StudentSpec(BaseModel):
 
     @property
     def network_channels(self) -> int:
-        """Channels that enter and leave the network."""
+        """Channels that leave the network."""
         return self.channels * self.unshuffle**2
+
+    @property
+    def input_channels(self) -> int:
+        """Channels that enter it."""
+        return self.network_channels + self.noise_map
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a noise map as before there were any: older readers take those."""
+        values: dict[str, Any] = handler(self)
+        return values if self.noise_map else {key: value for key, value in values.items() if key != "noise_map"}
 
     def conv_shape(self, layer: int) -> tuple[int, int, int, int]:
         """Shape (out, in, kernel, kernel) of the weight of ``conv{layer}``."""
-        fan_in = self.network_channels if layer == 0 else self.width
+        fan_in = self.input_channels if layer == 0 else self.width
         out = self.network_channels if layer == self.depth else self.width
         return (out, fan_in, self.kernel, self.kernel)
 
@@ -209,6 +274,7 @@ class StudentSpec(BaseModel):
             input_max=2 * math.ceil(self.input_scale),
             output_scale=output_scale,
             residual=self.residual,
+            noise_map=self.noise_map,
         )
 
 

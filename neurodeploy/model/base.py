@@ -177,12 +177,12 @@ def _restore_graph(network: Network, image: Image) -> NDArray[np.float64]:
     from neurodeploy.simulate.floating import run_float
 
     host = network.host
-    codes = host.encode(image).astype(np.float64)
-    output = run_float(network.graph, codes, host.steps, host.dt).mean(axis=0)
-    if output.shape != codes.shape:
+    codes = host.encode(image)
+    output = run_float(network.graph, codes.astype(np.float64), host.steps, host.dt).mean(axis=0)
+    if output.shape != host.output_shape(codes):
         raise UserError(
             "does not restore images: its output has another shape than its input",
             have=str(output.shape),
-            limit=str(codes.shape),
+            limit=str(host.output_shape(codes)),
         )
     return host.decode(output, image)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurodeploy.errors import UserError
@@ -21,6 +22,7 @@ SHAPE = ("channels", "unshuffle", "width", "depth", "kernel", "dilation")
 def start_from(student: SpikingStudent, file: StudentFile, node: str) -> None:
     """Gives a student the weights, biases and thresholds of a student file.
 
+    Where the file has no noise map and the student has one, its weights start from zero.
     Where both have one time step and the file has other levels D', the range of every activation is kept: steps of the
     levels become delta * D' / D, and the weights that receive the counts W * D' / D. Where integer levels become spikes
     over T steps, a membrane without leak sums up what the levels' current was: the threshold becomes delta, everything
@@ -36,7 +38,8 @@ def start_from(student: SpikingStudent, file: StudentFile, node: str) -> None:
         UserError: The shapes differ; every difference is named.
     """
     theirs, ours = file.spec, student.spec
-    differ = [key for key in SHAPE if getattr(theirs, key) != getattr(ours, key)]
+    keys = SHAPE if ours.noise_map else (*SHAPE, "noise_map")
+    differ = [key for key in keys if getattr(theirs, key) != getattr(ours, key)]
     if differ:
         raise UserError(
             "is a student of another shape",
@@ -50,7 +53,10 @@ def start_from(student: SpikingStudent, file: StudentFile, node: str) -> None:
     share = theirs.levels / ours.levels if theirs.steps == ours.steps == 1 else 1.0
     last = ours.depth
     for layer, (new, old) in enumerate(zip(student.convs, source.convs, strict=True)):
-        new.load_state_dict(old.state_dict())
+        state = old.state_dict()
+        if layer == 0 and ours.noise_map > theirs.noise_map:
+            state["weight"] = F.pad(state["weight"], (0, 0, 0, 0, 0, 1))
+        new.load_state_dict(state)
         if not isinstance(new, nn.Conv2d) or new.bias is None:
             continue
         if layer > 0:

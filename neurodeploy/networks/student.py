@@ -17,7 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurodeploy.errors import InternalError, UserError
-from neurodeploy.graph.spec import StudentSpec, population_shifts, threshold_offset
+from neurodeploy.graph.spec import (
+    NOISE_GAIN,
+    NOISE_SCALE,
+    HostSide,
+    StudentSpec,
+    population_shifts,
+    threshold_offset,
+)
 from neurodeploy.networks.neurons import SURROGATES, Fired, levels, levels_on_grid, lif, norse_lif
 from neurodeploy.networks.rounding import WEIGHT_MAX, WEIGHT_MIN
 
@@ -157,6 +164,9 @@ class SpikingStudent(nn.Module):
         pad = (0, -width % spec.unshuffle, 0, -height % spec.unshuffle)
         padded = F.pad(codes, pad, mode="replicate") if any(pad) else codes
         signal = F.pixel_unshuffle(padded, spec.unshuffle) if spec.unshuffle > 1 else padded
+        if spec.noise_map:
+            noise = (_noise_codes(x, host) / host.input_scale).float()
+            signal = torch.cat([signal, noise[:, None, None, None].expand(-1, 1, *signal.shape[2:])], 1)
         batch, steps = signal.shape[0], spec.steps
         currents: list[Tensor] = []
         self.rates = []
@@ -299,6 +309,19 @@ class SpikingStudent(nn.Module):
 def _channels_last(grad: Tensor) -> Tensor:
     """What comes back from an adapter may lie otherwise, which costs batch norm ten times as long."""
     return grad.contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def _noise_codes(x: Tensor, host: HostSide) -> Tensor:
+    """:meth:`HostSide.noise_code` of every image of a batch (B, C, H, W): (B,) float64."""
+    height, width = x.shape[-2:]
+    fine = (x[..., : height // 2 * 2, : width // 2 * 2].double() * NOISE_SCALE).round()
+    detail = fine[..., ::2, ::2] - fine[..., ::2, 1::2] - fine[..., 1::2, ::2] + fine[..., 1::2, 1::2]
+    if not detail.numel():
+        return torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    median = detail.abs().flatten(1).median(1).values  # the lower one
+    code = (NOISE_GAIN * host.input_scale * median / NOISE_SCALE).round()
+    return code.clamp(host.input_min, host.input_max)
 
 
 def _by_time(signal: Tensor, batch: int) -> Tensor:

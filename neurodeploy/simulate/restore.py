@@ -76,12 +76,12 @@ def restore(
     needed = kernel.bytes_per_place(net) if chosen == "kernel" else bytes_per_place(net)
     core = core_side(net, (codes.shape[-2], codes.shape[-1]), tile=tile, needed=needed)
     total = run_tiled(net, codes, core=core, backend=BACKENDS[chosen], observer=observer)
-    if total.shape != codes.shape:
+    if total.shape != net.host.output_shape(codes):
         raise UserError(
             "does not restore images: its output has another shape than its input",
             node=net.readout.name,
             have=str(total.shape),
-            limit=str(codes.shape),
+            limit=str(net.host.output_shape(codes)),
         )
     unit = net.units.get(net.readout.name, 1.0)
     return net.host.decode(total * (unit / net.host.steps), image)

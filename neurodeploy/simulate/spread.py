@@ -214,7 +214,7 @@ def restore_spread(
     size = (image.shape[1], image.shape[2])
     tiles = tiles_of(net, size, pool, tile=tile, backend=chosen)
     threads = None if pool.local and alone and len(tiles) == 1 else 1
-    total = np.zeros(codes.shape, np.int64)
+    total = np.zeros(net.host.output_shape(codes), np.int64)
     waiting: deque[tuple[Tile, Future[Any]]] = deque()
     left = iter(tiles)
     try:

@@ -67,7 +67,8 @@ def check(job: Job) -> list[Finding]:
                 instead="time=unrolled",
             )
         )
-    if shape.host == "inside" and job.shapes[job.network.readout.name] != job.shapes[job.network.input.name]:
+    picture = (job.network.host.network_channels, *job.shapes[job.network.input.name][1:])
+    if shape.host == "inside" and job.shapes[job.network.readout.name] != picture:
         findings.append(Finding("option host", "the network's output is no image", instead="host=outside"))
     if any(find_spec(package) is None for package in ("onnx", "onnxruntime")):
         rule = "onnx and onnxruntime are not both installed; without them no file can be written and compared"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from neurodeploy.graph.spec import HostSide
+from neurodeploy.graph.spec import NOISE_GAIN, NOISE_SCALE, HostSide
 from neurodeploy.hardware.shapes import layer_shapes
 from neurodeploy.quantize.network import (
     IntegerConv,
@@ -224,7 +224,45 @@ def encode(graph: Graph, image: str, host: HostSide) -> str:
             # SpaceToDepth puts the place in the block first, torch and this program the channel
             order = np.arange(host.channels * factor**2).reshape(factor**2, host.channels).T.reshape(-1)
             codes = graph.add("Gather", [codes, graph.constant(order.astype(np.int64))], "encode.ordered", axis=1)
+    if host.noise_map:
+        codes = graph.add("Concat", [codes, _noise_map(graph, wide, codes, host)], "encode.told", axis=1)
     return graph.add("Cast", [codes], CODES, to=graph.types.INT32)
+
+
+def _noise_map(graph: Graph, wide: str, codes: str, host: HostSide) -> str:
+    """The nodes of :meth:`HostSide.noise_code`: a channel as large as the codes."""
+
+    def whole(*values: int) -> str:
+        return graph.constant(np.array(values, np.int64))
+
+    scaled = graph.add("Mul", [wide, graph.constant(np.float64(NOISE_SCALE))], "noise.scaled")
+    sides = graph.add("Shape", [wide], "noise.shape", start=2)
+    odd = graph.add("Mod", [sides, whole(2)], "noise.odd")
+    even = graph.add(
+        "Slice", [scaled, whole(0, 0), graph.add("Sub", [sides, odd], "noise.sides"), whole(2, 3)], "noise.even"
+    )
+    blocks = graph.add("SpaceToDepth", [graph.add("Round", [even], "noise.fine")], "noise.blocks", blocksize=2)
+    signs = graph.constant(np.repeat([1.0, -1.0, -1.0, 1.0], host.channels).reshape(1, 4, host.channels, 1))
+    parts = graph.add("Reshape", [blocks, whole(0, 4, host.channels, -1)], "noise.parts")
+    detail = graph.add(
+        "ReduceSum", [graph.add("Mul", [parts, signs], "noise.signed"), whole(1)], "noise.detail", keepdims=0
+    )
+    values = graph.add("Reshape", [graph.add("Abs", [detail], "noise.sizes"), whole(0, -1)], "noise.values")
+    count = graph.add("Shape", [values], "noise.count", start=1)
+    half = graph.add("Div", [graph.add("Add", [count, whole(1)], "noise.more"), whole(2)], "noise.half")
+    median = graph.smallest(values, half, "noise.median")
+    gain = graph.add("Mul", [median, graph.constant(np.float64(NOISE_GAIN * host.input_scale))], "noise.gained")
+    code = graph.add(
+        "Round", [graph.add("Div", [gain, graph.constant(np.float64(NOISE_SCALE))], "noise.divided")], "noise.whole"
+    )
+    held = graph.add(
+        "Clip",
+        [code, graph.constant(np.float64(host.input_min)), graph.constant(np.float64(host.input_max))],
+        "noise.code",
+    )
+    place = graph.add("Unsqueeze", [held, whole(2, 3)], "noise.place")
+    size = graph.add("Concat", [whole(1, 1), graph.add("Shape", [codes], "noise.grid", start=2)], "noise.size", axis=0)
+    return graph.add("Expand", [place, size], "noise.map")
 
 
 def _padding(graph: Graph, image: str, factor: int) -> str:

@@ -39,6 +39,14 @@ class Graph:
         self.nodes.append(self.onnx.helper.make_node("Split", [x, sizes], names, name=output, axis=1))
         return names
 
+    def smallest(self, x: str, count: str, output: str) -> str:
+        """The largest of the ``count`` smallest values along axis 1: (B, 1) of (B, N)."""
+        names = [f"{output}.smallest", f"{output}.places"]
+        node = self.onnx.helper.make_node("TopK", [x, count], names, name=names[0], axis=1, largest=0, sorted=1)
+        self.nodes.append(node)
+        last = self.add("Sub", [count, self.constant(np.array([1], np.int64))], f"{output}.last")
+        return self.add("Gather", [names[0], last], output, axis=1)
+
     def constant(self, value: NDArray[Any] | np.generic, name: str | None = None) -> str:
         """An initializer; without a name, equal values share one."""
         array = np.asarray(value)

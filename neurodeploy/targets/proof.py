@@ -96,7 +96,7 @@ def integer_run(net: IntegerNetwork, image: NDArray[np.floating[Any]]) -> Intege
         spikes[node.name] = kept.fired.reshape(len(kept.fired), -1, *kept.fired.shape[3:])
         margins[node.name] = smallest_margin(node, kept)
     restored = None
-    if readout.shape == codes.shape:
+    if readout.shape == net.host.output_shape(codes):
         restored = net.host.decode(readout * (net.units.get(net.readout.name, 1.0) / net.host.steps), exact)
     return IntegerRun(exact, codes, spikes, margins, readout, restored)
 

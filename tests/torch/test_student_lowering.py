@@ -30,6 +30,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "binary, one step": {"levels": 1, "steps": 1},
     "binary, no memory": {"levels": 1, "steps": 3, "decay": 1.0},
     "edges and dilation": {"levels": 3, "steps": 1, "edges": ((1, 2),), "dilation": (1, 2, 1, 1)},
+    "noise map": {"levels": 4, "steps": 1, "noise_map": True},
+    "colour, noise map": {"levels": 2, "steps": 1, "channels": 3, "noise_map": True},
     "colour": {"levels": 2, "steps": 1, "channels": 3, "unshuffle": 1, "residual": False},
 }
 

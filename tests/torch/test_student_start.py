@@ -37,6 +37,15 @@ def test_it_restores_what_the_file_restores(batch: torch.Tensor) -> None:
     assert torch.equal(student.eval()(batch)[0], source(batch)[0])
 
 
+def test_a_noise_map_is_not_seen_before_training(batch: torch.Tensor) -> None:
+    source = trained()
+    student = SpikingStudent(source.spec.model_copy(update={"noise_map": True}))
+    start_from(student, file_of(source), "other")
+    assert torch.equal(student.eval()(batch)[0], source(batch)[0])
+    with pytest.raises(UserError, match="noise_map"):
+        start_from(trained(), file_of(student), "told")
+
+
 def test_settled_batch_norms_change_nothing(batch: torch.Tensor) -> None:
     source = trained()
     student = SpikingStudent(source.spec.model_copy(update={"norm": "batch"}))

@@ -17,6 +17,7 @@ SPECS = [
     StudentSpec(width=3, depth=4, levels=2, steps=1, edges=((1, 3), (1, 2), (2, 3)), channels=3),
     StudentSpec(width=3, depth=3, levels=1, steps=5, decay=0.25, edges=((1, 2),)),
     StudentSpec(width=3, depth=2, levels=3, steps=1, dilation=(2, 1, 3), kernel=5, unshuffle=1),
+    StudentSpec(width=3, depth=2, levels=4, steps=1, noise_map=True),
 ]
 
 

@@ -33,6 +33,7 @@ SPECS = [
     StudentSpec(width=4, depth=3, levels=1, steps=8, decay=0.25, edges=((1, 2),)),
     StudentSpec(width=4, depth=2, levels=1, steps=4, decay=1.0, dilation=(1, 2, 1), unshuffle=1),
     StudentSpec(width=4, depth=2, levels=2, steps=1, kernel=1),
+    StudentSpec(width=4, depth=2, levels=2, steps=1, channels=3, noise_map=True),
 ]
 
 

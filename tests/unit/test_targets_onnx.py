@@ -92,10 +92,11 @@ def test_integers_and_floats_part_where_membranes_truncate_and_the_proof_says_so
 
 @pytest.mark.parametrize("size", [(8, 12), (7, 11)])
 @pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("told", [False, True])
 def test_the_image_restored_inside_is_the_programs_to_the_last_bit(
-    tmp_path: Path, channels: int, size: tuple[int, int]
+    tmp_path: Path, channels: int, size: tuple[int, int], told: bool
 ) -> None:
-    net = colour_net(channels)
+    net = colour_net(channels, told)
     bundle = export(Deployable("c", net, size), "onnx", tmp_path / "b", options={"host": "inside"})
     row = outcome(bundle)
     assert row["equal"] is True and row["compared"] == ["spikes", "output", "restored"]
@@ -105,19 +106,22 @@ def test_the_image_restored_inside_is_the_programs_to_the_last_bit(
     np.testing.assert_array_equal(restored[0], restore(net, image))
 
 
-def colour_net(channels: int) -> IntegerNetwork:
+def colour_net(channels: int, noise_map: bool = False) -> IntegerNetwork:
     rng = np.random.RandomState(channels)
     width, codes = 3, channels * 4
+    seen = codes + noise_map
     return IntegerNetwork(
         nodes={
-            "input": IntegerInput("input", codes),
-            "conv0": IntegerConv("conv0", 2 * rng.randint(-9, 10, (width, codes, 3, 3)), padding=(1, 1)),
+            "input": IntegerInput("input", seen),
+            "conv0": IntegerConv("conv0", 2 * rng.randint(-9, 10, (width, seen, 3, 3)), padding=(1, 1)),
             "lif0": IntegerLif("lif0", vth=300, bias=rng.randint(-9, 10, width), levels=(0, -700)),
             "conv1": IntegerConv("conv1", 2 * rng.randint(-9, 10, (codes, width, 3, 3)), padding=(1, 1)),
             "output": IntegerReadout("output", rng.randint(-9, 10, codes)),
         },
         edges=(("input", "conv0"), ("conv0", "lif0"), ("lif0", "conv1"), ("conv1", "output")),
-        host=HostSide.model_validate({"channels": channels, "unshuffle": 2, "output_scale": 0.0137}),
+        host=HostSide.model_validate(
+            {"channels": channels, "unshuffle": 2, "output_scale": 0.0137, "noise_map": noise_map}
+        ),
     )
 
 
@@ -333,6 +337,19 @@ def test_the_script_repeats_the_proof_and_restores(tmp_path: Path, options: dict
     if options.get("form") != "float":
         wanted = np.rint(np.clip(restore(net, picture[None].astype(np.float32) / 255), 0, 1) * 255)
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), wanted[0])
+
+
+def test_the_script_estimates_the_noise_as_the_program_does(tmp_path: Path) -> None:
+    """Of the whole picture, not of a tile: half of it has no noise."""
+    net = colour_net(1, noise_map=True)
+    folder = export(Deployable("m", net, (20, 24)), "onnx", tmp_path / "b").path
+    picture = np.random.RandomState(0).randint(0, 256, (49, 51), dtype=np.uint8)
+    picture[:24] = 99
+    Image.fromarray(picture).save(tmp_path / "in.png")
+    command = [sys.executable, "run.py", str(tmp_path / "in.png"), str(tmp_path / "out.png")]
+    subprocess.run(command, cwd=folder, check=True)
+    wanted = np.rint(np.clip(restore(net, picture[None].astype(np.float32) / 255), 0, 1) * 255)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), wanted[0])
 
 
 def test_without_onnx_the_check_warns_and_the_export_says_what_to_install(
