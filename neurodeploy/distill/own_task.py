@@ -8,7 +8,7 @@ from typing import Any
 
 from neurodeploy.distill.recipe import Recipe, load_recipe, usual_student
 from neurodeploy.errors import UserError
-from neurodeploy.images.degradations import parse_degradation
+from neurodeploy.images.degradations import Gaussian, parse_degradation
 from neurodeploy.images.io import list_images, read_image, read_size
 from neurodeploy.images.pairing import pairs_by_name
 
@@ -77,12 +77,22 @@ def own_recipe(
             "test_crop": 256,
         },
         "degradation": None if spec is None else parse_degradation(spec).model_dump(mode="json"),
-        "student": {**usual_student().model_dump(mode="json"), "channels": channels or _channels(files, teacher)},
+        "student": {
+            **usual_student().model_dump(mode="json"),
+            "channels": channels or _channels(files, teacher),
+            "noise_map": spec is not None and _noise_varies(spec),
+        },
         "train": {**TRAIN, "max_minutes": max_minutes or DEFAULT_MINUTES},
     }
     if teacher is not None:
         values["teacher"] = {"model": teacher}
     return load_recipe(values, overrides)
+
+
+def _noise_varies(spec: str) -> bool:
+    """Whether a degradation is noise of more than one strength, of which a student should be told."""
+    found = parse_degradation(spec)
+    return isinstance(found, Gaussian) and found.sigma[0] != found.sigma[1]
 
 
 def _degradation(task: str | None, paired: bool, sigma: str | None, degradation: str | None) -> str | None:

@@ -24,7 +24,8 @@ from neurodeploy.report.placing import chips_of, placements
 SCHEMA_VERSION = 1
 
 NOT_COUNTED = (
-    "the host's share: pixel-unshuffle, scaling to integers, the mean over time steps, pixel-shuffle, the residual",
+    "the host's share: pixel-unshuffle, scaling to integers, a map of the noise where there is one, the mean over time"
+    " steps, pixel-shuffle, the residual",
     "input and output of the chip: moving codes in and sums out",
     "copying weights and thresholds to the chip, once a network",
     "placement: how far spikes travel, unless a mean number of hops is given",

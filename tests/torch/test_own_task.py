@@ -16,6 +16,7 @@ from neurodeploy.cli.app import cli  # noqa: E402
 from neurodeploy.distill.data import open_images  # noqa: E402
 from neurodeploy.distill.own_task import held_out, own_recipe  # noqa: E402
 from neurodeploy.errors import UserError  # noqa: E402
+from neurodeploy.graph.spec import StudentSpec  # noqa: E402
 from neurodeploy.images.io import write_image  # noqa: E402
 
 TINY = ("--set", "student.width=6", "--set", "student.depth=4", "--set", "train.steps=20", "--set", "student.edges=[]")
@@ -93,6 +94,13 @@ def test_a_name_that_is_not_there_cannot_be_held_out(folders: Path) -> None:
     recipe = own_recipe(name="x", data=str(folders / "clean"), sigma="25", overrides=['data.held_out=["99.png"]'])
     with pytest.raises(UserError, match=r"99\.png"):
         open_images(recipe, recipe.data.train, "train")
+
+
+@pytest.mark.parametrize(("asked", "told"), [({"sigma": "25"}, False), ({"sigma": "5-55"}, True)])
+def test_a_student_of_noise_of_any_strength_is_told_of_it(folders: Path, asked: dict[str, str], told: bool) -> None:
+    recipe = own_recipe(name="mine", data=str(folders / "clean"), **asked)
+    assert isinstance(recipe.student, StudentSpec)
+    assert recipe.student.noise_map is told
 
 
 def test_noise_from_pictures_and_an_onnx_teacher(folders: Path) -> None:
