@@ -40,6 +40,7 @@ GROUPS = {
     "end": "when training goes over to integers",
     "time": "binary spikes over T steps",
     "rate": "a limit on synaptic operations",
+    "told": "noise of any strength, told or not",
 }
 
 
@@ -91,7 +92,7 @@ def recipe_of(base: Mapping[str, Any], variant: Mapping[str, Any], seed: int, ch
     from neurodeploy.distill.recipe import load_recipe
 
     values = json.loads(json.dumps(dict(base)))
-    for table in ("student", "train", "teacher", "data"):
+    for table in ("student", "train", "teacher", "data", "degradation"):
         values[table] = {**values.get(table, {}), **variant.get(table, {})}
     values["data"] |= {key: value for key, value in (("train", chosen.data), ("test", chosen.test)) if value}
     values |= {"name": slug(variant["name"]), "seed": seed}
@@ -179,6 +180,7 @@ def summary(chosen: argparse.Namespace) -> dict[str, Any]:
                 "groups": variant["groups"],
                 "hinted": bool(variant.get("hints")),
                 "taught": variant.get("guide") != "clean",
+                "against": against(variant),
                 "base": against(variant) == variant["name"],
                 "runs": ones,
                 "psnr_db": statistics.mean(one["psnr_db"] for one in ones),
@@ -229,7 +231,8 @@ def table(answer: Mapping[str, Any]) -> str:
         if all(row["base"] for row in rows):
             continue  # no variant of this group has been run
         lines += [f"**{capitalised(title)}**", ""]
-        lines += ["| variant | integers dB | against no hints dB | its PSNR reached at | mean spike rate | ms a step |"]
+        base = BASE if rows[0]["against"].endswith(BASE) else rows[0]["against"]
+        lines += [f"| variant | integers dB | against {base} dB | its PSNR reached at | mean spike rate | ms a step |"]
         lines += ["|---|---|---|---|---|---|"]
         for row in rows:
             gain = f"{statistics.mean(row['gains_db']):+.2f}" if row["gains_db"] and not row["base"] else "-"

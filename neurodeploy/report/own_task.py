@@ -43,6 +43,7 @@ def finish_own_task(
 def _card(recipe: Recipe, result: RunResult, score: dict[str, Any]) -> str:
     row = table_row(score)
     spec = recipe.model_dump(mode="json")["student"]
+    told = ", told of the noise, which the host estimates" if spec.get("noise_map") else ""
     degradation = "pairs of pictures" if recipe.degradation is None else recipe.degradation.describe()
     train = recipe.data.train
     source = train if isinstance(train, str) else f"{train.degraded} (degraded), {train.clean} (clean)"
@@ -70,7 +71,7 @@ def _card(recipe: Recipe, result: RunResult, score: dict[str, Any]) -> str:
         f"- {result.steps:,} steps of {recipe.data.batch} patches of {recipe.data.patch} x {recipe.data.patch},"
         f" {result.seconds / 60:.1f} minutes",
         f"- student: width {spec['width']}, depth {spec['depth']}, levels {spec['levels']}, T {spec['steps']},"
-        f" pixel-unshuffle {spec['unshuffle']}; mean spike rate {score['rate']:.3f}",
+        f" pixel-unshuffle {spec['unshuffle']}{told}; mean spike rate {score['rate']:.3f}",
         "",
         "Again, with the same split:",
         "",
