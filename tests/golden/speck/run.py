@@ -18,7 +18,8 @@ HERE = Path(__file__).resolve().parent
 
 
 def encode(image, host):
-    """Codes (C r r, h, w) of an image (C, H, W) in [0, 1]: integers, edge-padded to whole blocks, pixel-unshuffled."""
+    """Codes (C r r, h, w) of an image (C, H, W) in [0, 1]: integers, edge-padded to whole blocks, pixel-unshuffled, and
+    one channel more where the network is told how much noise there is."""
     r = host["unshuffle"]
     scaled = np.rint(image.astype(np.float64) * host["input_scale"])
     codes = np.clip(scaled, host["input_min"], host["input_max"]).astype(np.int64)
@@ -26,7 +27,19 @@ def encode(image, host):
     codes = np.pad(codes, ((0, 0), (0, -height % r), (0, -width % r)), mode="edge")
     channels, height, width = codes.shape
     blocks = codes.reshape(channels, height // r, r, width // r, r).transpose(0, 2, 4, 1, 3)
-    return blocks.reshape(channels * r * r, height // r, width // r)
+    codes = blocks.reshape(channels * r * r, height // r, width // r)
+    if not host.get("noise_map"):
+        return codes
+    return np.concatenate([codes, np.full((1, *codes.shape[1:]), noise_code(image, host))])
+
+
+def noise_code(image, host):
+    """The code of the noise: its estimate from differences across the diagonals of blocks of 2 x 2 pixels."""
+    _, height, width = image.shape
+    fine = np.rint(image[:, : height // 2 * 2, : width // 2 * 2].astype(np.float64) * 1020)
+    detail = np.abs(fine[:, ::2, ::2] - fine[:, ::2, 1::2] - fine[:, 1::2, ::2] + fine[:, 1::2, 1::2])
+    median = np.sort(detail, axis=None)[(detail.size - 1) // 2] if detail.size else 0.0
+    return int(np.clip(np.rint(6 * host["input_scale"] * median / 1020), host["input_min"], host["input_max"]))
 
 
 def decode(output, image, host, scale):
@@ -87,7 +100,7 @@ def restore(image, manifest, run, scale):
     """Restores an image of any size; `run` takes a list of codes and gives their mean outputs."""
     codes = encode(image, manifest["host"])
     tiles = list(cut(codes, manifest))
-    whole = np.zeros(codes.shape, np.float64)
+    whole = np.zeros((manifest["host"]["channels"] * manifest["host"]["unshuffle"] ** 2, *codes.shape[1:]), np.float64)
     for (outer, inner, _), output in zip(tiles, run([tile for _, _, tile in tiles]), strict=True):
         whole[(slice(None), *outer)] = output[(slice(None), *inner)]
     return decode(whole, image, manifest["host"], scale)
