@@ -38,7 +38,18 @@ NOISE_GAIN = 6
 """Codes of the noise map a code of the median that it is estimated from."""
 
 
-class HostSide(BaseModel):
+class _Description(BaseModel):
+    """Without a noise map it is written as before there were any: older readers take those."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return values if values.get("noise_map") else {key: values[key] for key in values if key != "noise_map"}
+
+
+class HostSide(_Description):
     """What the host does around the chip's network: it stands in the manifest of every bundle.
 
     ``codes = clip(rint(x * input_scale), input_min, input_max)`` for an image ``x`` in [0, 1], padded by edge
@@ -52,8 +63,6 @@ class HostSide(BaseModel):
     of the finest diagonal wavelet coefficients is 0.6745 s (Donoho and Johnstone 1994, Biometrika 81(3):425-455): the
     code is eight times the noise in codes.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     channels: int = Field(1, ge=1, le=1 << 16, description="1 or 3 for pictures; anything else takes arrays alone")
     unshuffle: int = Field(2, ge=1, le=8)
@@ -75,12 +84,6 @@ class HostSide(BaseModel):
     def input_channels(self) -> int:
         """Channels that enter it: as many, and the noise map."""
         return self.network_channels + self.noise_map
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a noise map as before there were any: older readers take those."""
-        values: dict[str, Any] = handler(self)
-        return values if self.noise_map else {key: value for key, value in values.items() if key != "noise_map"}
 
     def encode(self, image: NDArray[np.floating]) -> NDArray[np.int64]:
         """Integer codes of an image.
@@ -153,7 +156,7 @@ def pixel_shuffle(array: NDArray[np.float64], factor: int) -> NDArray[np.float64
     )
 
 
-class StudentSpec(BaseModel):
+class StudentSpec(_Description):
     """A student of the portable family.
 
     Layer k (0 .. depth-1) is ``conv{k}`` followed by ``lif{k}``; the last convolution is ``conv{depth}``. A LIF layer
@@ -162,8 +165,6 @@ class StudentSpec(BaseModel):
 
     The membrane follows ``v <- (1 - decay) * v + x``; a spike when ``v > threshold``, then ``v <- 0``.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     family: Literal["portable"] = "portable"
     channels: Literal[1, 3] = 1
@@ -244,12 +245,6 @@ class StudentSpec(BaseModel):
     def input_channels(self) -> int:
         """Channels that enter it."""
         return self.network_channels + self.noise_map
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a noise map as before there were any: older readers take those."""
-        values: dict[str, Any] = handler(self)
-        return values if self.noise_map else {key: value for key, value in values.items() if key != "noise_map"}
 
     def conv_shape(self, layer: int) -> tuple[int, int, int, int]:
         """Shape (out, in, kernel, kernel) of the weight of ``conv{layer}``."""

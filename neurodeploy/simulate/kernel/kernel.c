@@ -82,29 +82,16 @@ ND_INLINE nd_places places_of(const nd_layer *layer) {
 
 int64_t nd_scratch(const nd_layer *layer) { return places_of(layer).end; }
 
-/* Bytes that are summed at a time, in registers. */
-#define ND_PIECE 64
-
 /* Sums over all steps of what a block of the readout reads, and the term that reads them. */
 ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const uint8_t *source, uint8_t *sums, int places) {
     const int64_t size = (places + (int64_t)(term->columns - 1) * term->column_dilation) * term->place_bytes;
     for (int row = 0; row < term->rows; row++) {
         const uint8_t *line = source + (int64_t)row * term->row_dilation * term->row_bytes;
         uint8_t *sum = sums + row * size;
-        int64_t done = 0;
-        for (; done + ND_PIECE <= size; done += ND_PIECE) {
-            uint8_t piece[ND_PIECE];
-            memcpy(piece, line + done, ND_PIECE);
-            for (int step = 1; step < layer->steps; step++) {
-                const uint8_t *counts = line + step * term->step_bytes + done;
-                for (int i = 0; i < ND_PIECE; i++) piece[i] = (uint8_t)(piece[i] + counts[i]);
-            }
-            memcpy(sum + done, piece, ND_PIECE);
-        }
-        for (; done < size; done++) {
-            uint8_t total = line[done];
-            for (int step = 1; step < layer->steps; step++) total = (uint8_t)(total + line[step * term->step_bytes + done]);
-            sum[done] = total;
+        memcpy(sum, line, (size_t)size);
+        for (int step = 1; step < layer->steps; step++) {
+            const uint8_t *counts = line + step * term->step_bytes;
+            for (int64_t i = 0; i < size; i++) sum[i] = (uint8_t)(sum[i] + counts[i]);
         }
     }
     nd_term read = *term;
