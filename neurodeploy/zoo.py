@@ -25,6 +25,9 @@ from neurodeploy.model.student import StudentModel
 from neurodeploy.model.teacher import TeacherModel
 from neurodeploy.shipped import shipped
 
+Code = Literal["populations", "bursts"]
+"""How spikes carry integer levels: D neurons in one step, or one neuron in D steps."""
+
 FORMS = (
     "a zoo name, a run folder, a .safetensors student, a .nir graph, a Lava .net, a bundle folder, ARCH:WEIGHTS, "
     "module:Class or a .onnx file"
@@ -201,6 +204,7 @@ def resolve(
     arrays: bool = False,
     first_step_bias: bool | None = None,
     untrained: bool = False,
+    code: Code = "populations",
 ) -> Model:
     """The model that a MODEL argument names.
 
@@ -213,10 +217,20 @@ def resolve(
         arrays: Its input are arrays, whose values such a file takes as they are.
         first_step_bias: Whether biases on feedback edges of a ``.nir`` count in the first step, too.
         untrained: Take a recipe, too, or a zoo entry without weights: its student with weights that nobody trained.
+        code: How spikes carry integer levels: ``populations`` of neurons, or ``bursts`` of spikes.
 
     Raises:
-        UserError: Nothing of this name is there, or it is not what its name says.
+        UserError: Nothing of this name is there, or it is not what its name says, or cannot be coded so.
     """
+    model = _resolve(text, Told(steps, dt, white, arrays, first_step_bias), untrained)
+    if code == "populations":
+        return model
+    from neurodeploy.model.bursts import burst_model
+
+    return burst_model(model)
+
+
+def _resolve(text: str, told: Told, untrained: bool) -> Model:
     entry = find_entry(text)
     if untrained and (Path(text).suffix in (".toml", ".json") or (entry is not None and entry.file("weights") is None)):
         from neurodeploy.untrained import untrained_model
@@ -228,7 +242,7 @@ def resolve(
     if path.is_dir():
         return _from_folder(path)
     if path.is_file():
-        return _from_file(path, Told(steps, dt, white, arrays, first_step_bias))
+        return _from_file(path, told)
     if ":" in text:
         return TeacherModel(spec=text, facts=Facts(name=text, path=_weights_of(text)))
     raise _unknown(text)

@@ -9,6 +9,7 @@ import click
 from neurodeploy.cli.findings import findings_text
 from neurodeploy.cli.options import (
     assume_option,
+    code_option,
     dt_option,
     first_step_bias_option,
     image_option,
@@ -39,6 +40,7 @@ from neurodeploy.cli.settings import Settings, verb
 @dt_option
 @white_option
 @first_step_bias_option
+@code_option
 @target_options
 def command(
     settings: Settings,
@@ -54,6 +56,7 @@ def command(
     dt: float | None,
     white: float | None,
     first_step_bias: bool | None,
+    code: Any,
     options: dict[str, str],
 ) -> int:
     """Say every reason why a model would not export, map or fit.
@@ -73,7 +76,7 @@ def command(
     from neurodeploy.targets.check import check_fit
     from neurodeploy.zoo import resolve
 
-    chosen = resolve(model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias, untrained=True)
+    chosen = resolve(model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias, code=code, untrained=True)
     result = check_fit(
         deployable(chosen, size=size, image=image, seed=seed_of(settings)),
         target,

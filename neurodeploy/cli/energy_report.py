@@ -12,6 +12,7 @@ import click
 from neurodeploy.cli.options import (
     FiniteRange,
     assume_option,
+    code_option,
     dt_option,
     first_step_bias_option,
     force_option,
@@ -95,6 +96,7 @@ def _file(name: str, text: str) -> Callable[[Any], Any]:
 @dt_option
 @white_option
 @first_step_bias_option
+@code_option
 @force_option
 def command(settings: Settings, models: tuple[str, ...], measure: str | None, **options: Any) -> int:
     """Count the operations of real runs and price them.
@@ -125,7 +127,7 @@ def command(settings: Settings, models: tuple[str, ...], measure: str | None, **
 
 def _told(options: Mapping[str, Any]) -> dict[str, Any]:
     """What the user says of a file that does not say it itself."""
-    return {key: options[key] for key in ("steps", "dt", "white", "first_step_bias")}
+    return {key: options[key] for key in ("steps", "dt", "white", "first_step_bias", "code")}
 
 
 def _report(settings: Settings, model: str, options: Mapping[str, Any]) -> int:

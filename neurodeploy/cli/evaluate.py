@@ -8,6 +8,7 @@ import click
 
 from neurodeploy.cli.options import (
     FiniteRange,
+    code_option,
     device_of,
     dt_option,
     first_step_bias_option,
@@ -48,6 +49,7 @@ from neurodeploy.errors import UserError
 @dt_option
 @white_option
 @first_step_bias_option
+@code_option
 @force_option
 def command(
     settings: Settings,
@@ -65,6 +67,7 @@ def command(
     dt: float | None,
     white: float | None,
     first_step_bias: bool | None,
+    code: Any,
     force: bool,
 ) -> None:
     """Restore a folder of pictures and score it.
@@ -82,7 +85,7 @@ def command(
     from neurodeploy.simulate.cluster import connected
     from neurodeploy.zoo import resolve
 
-    chosen = resolve(model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias)
+    chosen = resolve(model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias, code=code)
     if sigma is not None and chosen.kind != "teacher":
         raise UserError(
             "is told to networks that take a noise level; this one takes a picture alone",

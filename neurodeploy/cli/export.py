@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from neurodeploy.cli.options import (
+    code_option,
     dt_option,
     first_step_bias_option,
     force_option,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @dt_option
 @white_option
 @first_step_bias_option
+@code_option
 @target_options
 @nir_compat_option
 @click.option("--no-verify", is_flag=True, help="Do not read the files back and compare.")
@@ -56,6 +58,7 @@ def command(
     dt: float | None,
     white: float | None,
     first_step_bias: bool | None,
+    code: Any,
     options: dict[str, str],
     nir_compat: str | None,
     no_verify: bool,
@@ -80,7 +83,7 @@ def command(
     from neurodeploy.zoo import resolve
 
     options |= {} if nir_compat is None else {"compat": nir_compat}
-    named = resolve(model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias)
+    named = resolve(model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias, code=code)
     if isinstance(named, TeacherModel) and target == "onnx":
         _teacher(settings, named, out, options, force)
         return

@@ -123,6 +123,14 @@ first_step_bias_option = click.option(
     default=None,
     help="Whether biases on feedback edges of a .nir count in the first step, as in snnTorch, or from the second on.",
 )
+code_option = click.option(
+    "--code",
+    type=click.Choice(["populations", "bursts"]),
+    default="populations",
+    show_default=True,
+    help="How spikes carry D integer levels: D neurons in one step, or one neuron in D steps, at a D-th of the"
+    " operations.",
+)
 nir_compat_option = click.option(
     "--nir-compat",
     type=click.Choice(["1.0.4"]),

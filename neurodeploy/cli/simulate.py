@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from neurodeploy.cli.options import (
+    code_option,
     dt_option,
     first_step_bias_option,
     force_option,
@@ -49,6 +50,7 @@ from neurodeploy.cli.settings import Settings, verb
 @dt_option
 @white_option
 @first_step_bias_option
+@code_option
 @force_option
 def command(
     settings: Settings,
@@ -66,6 +68,7 @@ def command(
     dt: float | None,
     white: float | None,
     first_step_bias: bool | None,
+    code: Any,
     force: bool,
 ) -> int:
     """Restore pictures in the chip's integers.
@@ -95,7 +98,9 @@ def command(
     from neurodeploy.simulate.cluster import connected
     from neurodeploy.zoo import resolve
 
-    chosen = resolve(model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias, arrays=are_arrays(images))
+    chosen = resolve(
+        model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias, code=code, arrays=are_arrays(images)
+    )
     with connected(scheduler) as pool, progress(settings, "simulating") as update:
         how = How(backend=backend, tile=tile, jobs=jobs, memory=memory << 20, pool=pool)
         data = simulate(chosen, images, out, how=how, trace=trace, resume=resume, force=force, progress=update)

@@ -28,7 +28,9 @@ from neurodeploy.energy.events import (
 from neurodeploy.energy.geometry import Shape, node_shapes
 from neurodeploy.energy.results import Counts, ImageCounts
 from neurodeploy.energy.tally import LayerCounts, ann_passes, empty_rows
+from neurodeploy.energy.ticks import book_ticks, tick_operations
 from neurodeploy.errors import InternalError
+from neurodeploy.quantize.bursts import without_ticks
 from neurodeploy.quantize.network import IntegerConv, IntegerLif, IntegerNetwork
 from neurodeploy.simulate import kernel
 from neurodeploy.simulate.kernel.counts import Arrivals, Links, RunCounts, count_codes
@@ -80,7 +82,8 @@ class OperationCounter:
     """
 
     def __init__(self, net: IntegerNetwork) -> None:
-        self.net = net
+        self._ticks = tick_operations(net)
+        self.net = net = without_ticks(net)
         self._links = connections(net)
         self._from = {name: [link for link in self._links if link.source == name] for name in net.nodes}
         self._into = {link.row: [other for other in self._links if other.row == link.row] for link in self._links}
@@ -125,6 +128,8 @@ class OperationCounter:
             image = self._open(extent, sequence=codes.ndim == 4)
         image.codes_seen += codes.shape[-2] * codes.shape[-1]
         name = self.net.input.name
+        if self.net.host.ticks:  # codes come with the first of them alone
+            codes = codes[:1, : self.net.input.channels]
         frames = codes if codes.ndim == 4 else codes[None]
         repeats = self.net.host.steps if codes.ndim == 3 else 1
         if self._plain_input:
@@ -332,6 +337,8 @@ class OperationCounter:
             row.ann_mac_nonzero = min(row.ann_mac_nonzero, row.dense_mac)  # two sources of one convolution overlap
             if row.kind == "readout":
                 row.activations_nonzero = row.activations
+            if row.name in self._ticks:
+                book_ticks(row, self._ticks[row.name], self.net.input.name)
             if row.neuron_updates:
                 self._book_updates(image, row)
         return ImageCounts(name=image.name, extent=image.extent, layers=tuple(image.rows.values()))
@@ -359,6 +366,10 @@ class OperationCounter:
 
     def _book_updates(self, image: _Image, row: LayerCounts) -> None:
         links, steps = self._into.get(row.name, []), self.net.host.steps
+        if self.net.host.ticks:  # they climb at every step, and what the readout receives is spread over all
+            row.neuron_updates_active = row.neuron_updates
+            row.per_step["neuron_updates_active"] = [row.neurons] * steps
+            return
         if self._plain and not image.arrived and all(map(is_plain, links)):
             places = self._places_reached(image, row, links)
             each = row.shape[0]

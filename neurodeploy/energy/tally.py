@@ -27,7 +27,8 @@ class LayerCounts:
         driven_by: Nodes that drive it, and whether what they send is spikes.
         sop: Synaptic operations: one spike arriving at one in-bounds synapse.
         sop_nonzero: Those at synapses whose weight is not 0.
-        mac: Multiply-accumulates with an analog value at an in-bounds tap, at every step and for every population.
+        mac: Multiply-accumulates with an analog value at an in-bounds tap, at every step that shows codes and for every
+            population; and one for each tick at each of its synapses.
         mac_nonzero: Those whose weight and value are not 0.
         mac_once: The same convolutions computed once: one step, one population.
         spikes: Of all populations.
@@ -159,6 +160,7 @@ def empty_rows(net: IntegerNetwork, extent: Pair, sequence: bool = False) -> dic
     passes = ann_passes(net, sequence)
     shapes = node_shapes(net, extent)
     steps = net.host.steps
+    shown = 1 if net.host.ticks else steps  # steps with codes
     found: dict[str, LayerCounts] = {}
     for name in rows(net):
         node = net.nodes[name]
@@ -169,7 +171,7 @@ def empty_rows(net: IntegerNetwork, extent: Pair, sequence: bool = False) -> dic
         found[name] = row
     seen: set[str] = set()
     for link in connections(net):
-        _hold_synapses(found[link.row], net, link, shapes, seen, passes[link.source])
+        _hold_synapses(found[link.row], net, link, shapes, seen, passes[link.source], shown)
     return found
 
 
@@ -199,7 +201,13 @@ def _decaying_channels(decay: int | np.ndarray[Any, np.dtype[np.int64]], channel
 
 
 def _hold_synapses(
-    row: LayerCounts, net: IntegerNetwork, link: Connection, shapes: dict[str, Shape], seen: set[str], passes: int
+    row: LayerCounts,
+    net: IntegerNetwork,
+    link: Connection,
+    shapes: dict[str, Shape],
+    seen: set[str],
+    passes: int,
+    shown: int,
 ) -> None:
     source = shapes[link.source]
     places = source[0] * source[1] * source[2]
@@ -221,9 +229,10 @@ def _hold_synapses(
         row.dense_mac += once * passes
         row.dense_mac_padded += padded * passes
     if not link.spiking and link.node is None:  # a value without a weight: one addition
-        row.bias_additions += once * link.copies * net.host.steps
+        row.bias_additions += once * link.copies * shown
     elif not link.spiking:
         row.mac_once += 0 if f"{link.name} from {link.source}" in seen else once
-        row.mac += once * link.copies * net.host.steps
-        row.per_step["mac"] = [count + once * link.copies for count in row.per_step["mac"]]
+        row.mac += once * link.copies * shown
+        analog = row.per_step["mac"]
+        row.per_step["mac"] = [count + once * link.copies * (step < shown) for step, count in enumerate(analog)]
     seen |= {link.name, f"{link.name} from {link.source}"}

@@ -38,15 +38,19 @@ NOISE_GAIN = 6
 """Codes of the noise map a code of the median that it is estimated from."""
 
 
+TICK_MAX = (1 << 15) - 1
+"""Largest magnitude of what a tick carries: with codes it is a signed message of 16 bits."""
+
+
 class _Description(BaseModel):
-    """Without a noise map it is written as before there were any: older readers take those."""
+    """Without a noise map and without ticks it is written as before there were any: older readers take those."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
-        return values if values.get("noise_map") else {key: values[key] for key in values if key != "noise_map"}
+        return {key: values[key] for key in values if key not in ("noise_map", "ticks") or values[key]}
 
 
 class HostSide(_Description):
@@ -62,6 +66,9 @@ class HostSide(_Description):
     ``|a - b - c + d|`` of ``rint(1020 x)``. Of white noise of standard deviation s, ``m = 1376 s``, because the median
     of the finest diagonal wavelet coefficients is 0.6745 s (Donoho and Johnstone 1994, Biometrika 81(3):425-455): the
     code is eight times the noise in codes.
+
+    Codes are shown at every step. With ``ticks`` they are shown in the first step alone, and a channel follows for each
+    of them: the same value everywhere at the steps that it names, and nothing at the others.
     """
 
     channels: int = Field(1, ge=1, le=1 << 16, description="1 or 3 for pictures; anything else takes arrays alone")
@@ -74,6 +81,16 @@ class HostSide(_Description):
     output_scale: float = Field(1.0, allow_inf_nan=False)
     residual: bool = True
     noise_map: bool = Field(False, description="one more channel of codes: the noise of the picture, by estimate")
+    ticks: tuple[tuple[tuple[int, int], ...], ...] = Field(
+        (), max_length=4096, description="channels that keep the time: (step from 0, value) of what each is sent"
+    )
+
+    @model_validator(mode="after")
+    def _ticks_in_time(self) -> HostSide:
+        for channel in self.ticks:
+            if any(not 0 <= step < self.steps or abs(value) > TICK_MAX for step, value in channel):
+                raise ValueError(f"ticks: {list(channel)} holds a step outside the run, or a value beyond {TICK_MAX}")
+        return self
 
     @property
     def network_channels(self) -> int:
@@ -82,7 +99,7 @@ class HostSide(_Description):
 
     @property
     def input_channels(self) -> int:
-        """Channels that enter it: as many, and the noise map."""
+        """Channels of codes that enter it: as many, and the noise map. Ticks come on top."""
         return self.network_channels + self.noise_map
 
     def encode(self, image: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -100,6 +117,23 @@ class HostSide(_Description):
         if not self.noise_map:
             return codes
         return np.concatenate([codes, np.full((1, *codes.shape[1:]), self.noise_code(image))])
+
+    def frames(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What a network with ticks is shown.
+
+        Args:
+            codes: (C, h, w).
+
+        Returns:
+            (T, C + ticks, h, w) int64.
+        """
+        channels, height, width = codes.shape
+        shown = np.zeros((self.steps, channels + len(self.ticks), height, width), np.int64)
+        shown[0, :channels] = codes
+        for place, channel in enumerate(self.ticks, start=channels):
+            for step, value in channel:
+                shown[step, place] = value
+        return shown
 
     def output_shape(self, codes: NDArray[np.int64]) -> tuple[int, int, int]:
         """The shape that an output has that :meth:`decode` makes a picture of."""

@@ -25,9 +25,12 @@ class IntegerModel(Model):
     @property
     def parameters(self) -> int:
         """Weights, biases, and one threshold a population and layer."""
-        weights = sum(node.weight.size for node in self.net.nodes.values() if hasattr(node, "weight"))
-        biases = sum(node.bias.size for node in self.net.nodes.values() if hasattr(node, "bias"))
-        return int(weights + biases) + sum(len(node.levels) for node in self.net.lifs())
+        from neurodeploy.quantize.bursts import without_ticks
+
+        net = without_ticks(self.net)
+        weights = sum(node.weight.size for node in net.nodes.values() if hasattr(node, "weight"))
+        biases = sum(node.bias.size for node in net.nodes.values() if hasattr(node, "bias"))
+        return int(weights + biases) + sum(len(node.levels) for node in net.lifs())
 
     @property
     def channels(self) -> Channels:

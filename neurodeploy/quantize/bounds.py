@@ -126,7 +126,9 @@ def _accumulator_findings(net: IntegerNetwork, ranges: dict[str, Range]) -> Iter
         elif isinstance(node, IntegerLif):
             found = ranges[f"{name}.u"]
             yield from _register_finding(name, "the current register may wrap around", found, CURRENT_MAX)
-            if net.host.steps > 1 and np.any(np.asarray(node.v_decay) < 4096):
+            # what ticks hold down and release has a bound of its own, see neurodeploy.quantize.bursts
+            remembers = net.host.steps > 1 and np.any(np.asarray(node.v_decay) < 4096)
+            if remembers and not net.host.ticks:
                 entering = found[0] + node.bias + min(node.levels), found[1] + node.bias + max(node.levels)
                 least, _ = _kept_range(node.v_decay, entering, net.host.steps)
                 # upward it ends at the threshold, by a spike
@@ -156,12 +158,11 @@ def current_ranges(net: IntegerNetwork, *, input_range: tuple[int, int] | None =
         net: The network.
         input_range: Least and largest input code; by default those that the host's encoder can produce.
     """
-    low, high = input_range or (net.host.input_min, net.host.input_max)
     ranges: dict[str, Range] = {
         node.name: (np.zeros(len(node.bias), np.int64), np.full(len(node.bias), len(node.levels)))
         for node in net.lifs()
     }
-    ranges[net.input.name] = (np.full(net.input.channels, low), np.full(net.input.channels, high))
+    ranges[net.input.name] = channel_ranges(net, input_range)
 
     def range_of(name: str) -> Range:
         if name not in ranges:
@@ -180,6 +181,17 @@ def current_ranges(net: IntegerNetwork, *, input_range: tuple[int, int] | None =
             arriving = _sum_ranges([range_of(source) for source in net.sources(name)])
             ranges[f"{name}.u"] = _kept_range(node.i_decay, arriving, net.host.steps)
     return ranges
+
+
+def channel_ranges(net: IntegerNetwork, input_range: tuple[int, int] | None = None) -> Range:
+    """What the input's channels can hold in a step: codes, those of the encoder by default, and nothing or a tick."""
+    low, high = input_range or (net.host.input_min, net.host.input_max)
+    ticks = [(0, *(value for _, value in channel)) for channel in net.host.ticks]
+    codes = net.input.channels - len(ticks)
+    return (
+        np.array([*[low] * codes, *map(min, ticks)], np.int64),
+        np.array([*[high] * codes, *map(max, ticks)], np.int64),
+    )
 
 
 def _sum_ranges(ranges: list[Range]) -> Range:

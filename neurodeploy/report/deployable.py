@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from neurodeploy.errors import UserError
 from neurodeploy.images.io import read_image
 from neurodeploy.model.base import Model
+from neurodeploy.model.bursts import BurstModel
 from neurodeploy.model.integer import IntegerModel
 from neurodeploy.report.evaluate import trained_degradation
 from neurodeploy.targets.base import Deployable
@@ -39,7 +40,13 @@ def deployable(
     network = model.integer() if isinstance(model, IntegerModel) else model.network(chosen)
     codes = None if picture is None else [network.host.encode(picture)]
     return Deployable(
-        name=model.name, network=network, size=chosen, image=picture, calibration=codes, about=_about(model)
+        name=model.name,
+        network=network,
+        size=chosen,
+        image=picture,
+        calibration=codes,
+        about=_about(model),
+        noticed=model.noticed if isinstance(model, BurstModel) else (),
     )
 
 

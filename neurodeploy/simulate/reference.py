@@ -149,7 +149,8 @@ def run(net: IntegerNetwork, codes: IntArray, *, observer: Observer | None = Non
 
     Args:
         net: The network.
-        codes: (C, h, w), shown at every step, or (T, C, h, w), one a step.
+        codes: (C, h, w), shown at every step (or as :meth:`HostSide.frames` says, where there are ticks), or
+            (T, C, h, w), one a step.
         observer: Is shown the codes, and every spiking layer after every step.
 
     Returns:
@@ -158,6 +159,7 @@ def run(net: IntegerNetwork, codes: IntArray, *, observer: Observer | None = Non
     Raises:
         UserError: The codes do not fit the network.
     """
+    codes = shown_codes(net, codes)
     frames = _frames(net, codes)
     if observer is not None:
         observer.codes(codes=codes, origin=(0, 0), extent=(codes.shape[-2], codes.shape[-1]))
@@ -198,6 +200,18 @@ def _show(observer: Observer, step: int, name: str, current: IntArray, state: _S
     )
 
 
+def shown_codes(net: IntegerNetwork, codes: IntArray) -> IntArray:
+    """The codes of a picture with the ticks that the network is sent beside them, one frame a step, if it has any.
+
+    Raises:
+        UserError: The codes do not fit the network.
+    """
+    if net.host.ticks and codes.ndim == 3 and len(codes) == net.input.channels - len(net.host.ticks):
+        codes = net.host.frames(codes)
+    check_codes(net, codes)
+    return codes
+
+
 def check_codes(net: IntegerNetwork, codes: IntArray) -> None:
     """Raises a UserError for codes that do not fit a network's input or its number of steps."""
     if not np.issubdtype(codes.dtype, np.integer):
@@ -220,5 +234,4 @@ def check_codes(net: IntegerNetwork, codes: IntArray) -> None:
 
 def _frames(net: IntegerNetwork, codes: IntArray) -> list[IntArray]:
     """The codes of every step."""
-    check_codes(net, codes)
     return list(codes.astype(np.int64)) if codes.ndim == 4 else [codes.astype(np.int64)] * net.host.steps

@@ -34,6 +34,7 @@ class Deployable:
         image: (C, H, W) float, a degraded image of exactly ``size``; the proof is made from it. None: a synthetic one.
         calibration: Codes of typical inputs, for networks whose thresholds and weights are not quantised yet.
         about: What else the manifest shall say of the model: strings, numbers, lists and tables of them.
+        noticed: What was noticed when the network was made.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Deployable:
     image: NDArray[np.floating[Any]] | None = None
     calibration: Sequence[IntArray] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    noticed: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,14 @@ def feedback_findings(net: IntegerNetwork, why: str, instead: str) -> list[Findi
         Finding(target, f"the feedback edge from {source} is not carried: {why}", instead=instead)
         for source, target in sorted(net.feedback)
     ]
+
+
+def tick_findings(net: IntegerNetwork) -> list[Finding]:
+    """For targets whose files have no place for what the host sends beside the codes."""
+    if not net.host.ticks:
+        return []
+    rule = "levels in bursts want ticks beside the codes, which the files of this target do not carry"
+    return [Finding(net.input.name, rule, f"{len(net.host.ticks)} channels", "0", "--code populations")]
 
 
 def gathered(build: Callable[[], Sequence[Finding]], node: str) -> list[Finding]:

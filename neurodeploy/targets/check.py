@@ -170,7 +170,7 @@ def integers(model: Deployable) -> tuple[IntegerNetwork | None, list[Finding]]:
     """
     if not isinstance(model.network, Network):
         network = canonical(model.network)
-        return network, accumulator_findings(network)
+        return network, [*model.noticed, *accumulator_findings(network)]
     findings = check_graph(model.network.graph, "readable")
     if any(finding.severity == "error" for finding in findings):
         return None, findings

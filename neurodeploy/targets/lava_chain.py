@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from neurodeploy.errors import Finding
-from neurodeploy.quantize.bounds import CURRENT_SHIFT, bias_fits, bias_range, population_biases
+from neurodeploy.quantize.bounds import CURRENT_SHIFT, bias_fits, bias_range, channel_ranges, population_biases
+from neurodeploy.quantize.bursts import most_spikes
 from neurodeploy.quantize.network import (
     IntArray,
     IntegerConv,
@@ -201,21 +202,25 @@ def readout_findings(net: IntegerNetwork) -> list[Finding]:
     current must stay within the 17 bits that its register holds above the shift.
     """
     readout = net.readout
-    steps = net.host.steps
-    most, least = np.zeros_like(readout.bias), np.zeros_like(readout.bias)
+    current, total = np.zeros((2, len(readout.bias)), np.int64), np.zeros((2, len(readout.bias)), np.int64)
+    spikes = most_spikes(net)
     for source in net.sources(readout.name):
         node = net.nodes[source]
         if not isinstance(node, IntegerConv | IntegerDense):
             return []
         flat = node.weight.reshape(len(node.weight), -1)
-        up, down = np.maximum(flat, 0).sum(axis=1), np.minimum(flat, 0).sum(axis=1)
         for before in spiking_sources(net, source):
-            direct = isinstance(net.nodes[before], IntegerInput)
-            low, high = (net.host.input_min, net.host.input_max) if direct else (0, 1)
-            most += up * high + down * low
-            least += up * low + down * high
-    top = max(int(most.max()), steps * int((most + readout.bias).max()), 0)
-    bottom = min(int(least.min()), steps * int((least + readout.bias).min()), 0)
+            if isinstance(net.nodes[before], IntegerInput):
+                ranges, times = np.stack(channel_ranges(net)), _times_shown(net)
+            else:
+                ranges, times = np.array([[0], [1]]), np.array([spikes[before]])
+            for reached, held in ((current, ranges), (total, ranges * times)):
+                low, high = (np.repeat(values, flat.shape[1] // len(values)) for values in held)
+                ends = np.stack([flat * low, flat * high])
+                reached += ends.min(axis=0).sum(axis=1), ends.max(axis=0).sum(axis=1)
+    total += net.host.steps * readout.bias
+    bottom = min(int(current[0].min()), int(total[0].min()), 0)
+    top = max(int(current[1].max()), int(total[1].max()), 0)
     sources = ", ".join(net.sources(readout.name))
     if top <= READOUT_VTH and bottom >= -READOUT_VTH:
         return []
@@ -228,3 +233,10 @@ def readout_findings(net: IntegerNetwork) -> list[Finding]:
             instead=f"a larger weight step in {sources}, fewer levels, or fewer time steps",
         )
     ]
+
+
+def _times_shown(net: IntegerNetwork) -> IntArray:
+    """In how many steps every channel of the input holds something."""
+    ticks = net.host.ticks
+    codes = net.input.channels - len(ticks)
+    return np.array([1 if ticks else net.host.steps] * codes + [len(channel) for channel in ticks], np.int64)

@@ -207,7 +207,12 @@ def _prepare(folder: Path, job: LavaJob) -> IntegerNetwork:
         raise FindingsError("the network cannot be written for Lava", errors, target=lava.name)
     written = lava.write(made, folder)
     write_script(lava.template, folder, written.files)
-    manifest: dict[str, Any] = {"steps": net.host.steps, "timing": dict(written.timing or {}), "states": job.states}
+    manifest: dict[str, Any] = {
+        "steps": net.host.steps,
+        "host": net.host.model_dump(mode="json"),
+        "timing": dict(written.timing or {}),
+        "states": job.states,
+    }
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     np.save(folder / CODES, job.codes.astype(np.int32))
     return expanded

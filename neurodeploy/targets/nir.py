@@ -27,7 +27,7 @@ from neurodeploy.quantize.network import (
     IntegerNetwork,
     IntegerNode,
 )
-from neurodeploy.targets.base import Job, Written, gathered
+from neurodeploy.targets.base import Job, Written, gathered, tick_findings
 from neurodeploy.targets.canonical import canonical
 from neurodeploy.targets.manifest import Manifest
 from neurodeploy.targets.registers import neuron_findings, range_findings
@@ -80,6 +80,8 @@ def _neuron_findings(node: IntegerLif) -> Iterator[Finding]:
 
 def check(job: Job) -> list[Finding]:
     """Everything that keeps a network out of the portable form: the nodes, then the law of the whole graph."""
+    if findings := tick_findings(job.network):
+        return findings
     findings = [finding for node in job.network.nodes.values() for finding in node_findings(node)]
     findings += _grid_findings(job)
     return findings or gathered(lambda: check_graph(grid_network(job.network, job.size).graph, "portable"), NETWORK)

@@ -143,6 +143,7 @@ class Plan:
         offset: (C,) int64, what the readout's bias adds in all steps.
         input: Name of the input.
         input_channels: Its channels.
+        tick_max: Largest magnitude of a tick; 0 where there are none.
     """
 
     path: str
@@ -156,6 +157,7 @@ class Plan:
     offset: IntArray
     input: str
     input_channels: int
+    tick_max: int
 
     def slots(self, sizes: Sequence[Hashable]) -> list[int]:
         """Which memory every spiking layer writes to: that of a layer of its size that nobody reads any more.
@@ -224,6 +226,7 @@ def make_plan(net: IntegerNetwork, path: str, size: Pair) -> Plan | str:
         offset=np.asarray(net.readout.bias * net.host.steps, np.int64),
         input=net.input.name,
         input_channels=net.input.channels,
+        tick_max=max((abs(value) for channel in net.host.ticks for _, value in channel), default=0),
     )
 
 

@@ -56,7 +56,7 @@ def declines(net: IntegerNetwork, codes: IntArray | None = None) -> str | None:
 
 
 def _declines_codes(plan: Plan, codes: IntArray) -> str | None:
-    largest = max(int(codes.max()), -int(codes.min()))
+    largest = max(int(codes.max()), -int(codes.min()), plan.tick_max)
     if largest > plan.code_max:
         return too_large(plan, largest)
     found = extents_of(plan, (codes.shape[-2], codes.shape[-1]))
@@ -92,7 +92,7 @@ def run(
         UserError: There is no kernel, it does not run this network, or the codes do not fit the network.
     """
     chosen = _path(path)
-    reference.check_codes(net, codes)
+    codes = reference.shown_codes(net, codes)
     if observer is not None and not takes_counts(observer):
         reason = declines(net, codes)
         if reason is not None:
@@ -142,6 +142,7 @@ def seconds_by_layer(
     net: IntegerNetwork, codes: IntArray, *, path: str | None = None, form: Form = "auto"
 ) -> list[float]:
     """CPU seconds that every layer takes on one thread, the readout last."""
+    codes = reference.shown_codes(net, codes)
     chosen, size = _path(path), (codes.shape[-2], codes.shape[-1])
     plan = plan_for(net, chosen, size)
     if isinstance(plan, str):
@@ -155,7 +156,7 @@ def seconds_by_layer(
 
 def auto(net: IntegerNetwork, codes: IntArray, *, observer: Observer | None = None) -> IntArray:
     """Runs a network with the kernel where there is one and it holds the network, else with the reference."""
-    reference.check_codes(net, codes)
+    codes = reference.shown_codes(net, codes)
     if (observer is None or takes_counts(observer)) and missing() is None:
         plan = _refusal(net) or plan_for(net, library().paths[-1], (codes.shape[-2], codes.shape[-1]))
         try:

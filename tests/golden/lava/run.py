@@ -34,6 +34,21 @@ def encode(image, host):
     return np.concatenate([codes, np.full((1, *codes.shape[1:]), noise_code(image, host))])
 
 
+def frames(codes, host, steps):
+    """What is shown at every step: the codes (C, h, w); or, where ticks keep the time, the codes at the first step alone
+    and one channel more a tick, the same value everywhere at the steps that it names."""
+    ticks = host.get("ticks")
+    if not ticks:
+        return [codes] * steps
+    channels, height, width = codes.shape
+    shown = np.zeros((steps, channels + len(ticks), height, width), codes.dtype)
+    shown[0, :channels] = codes
+    for place, channel in enumerate(ticks, start=channels):
+        for step, value in channel:
+            shown[step, place] = value
+    return list(shown)
+
+
 def noise_code(image, host):
     """The code of the noise: its estimate from differences across the diagonals of blocks of 2 x 2 pixels."""
     _, height, width = image.shape
@@ -162,7 +177,7 @@ def built(codes, manifest):
     return net, {name: layer.neuron for name, layer in zip(names, net.layers, strict=True)}
 
 
-def run_lava(frames, manifest, states=False):
+def run_lava(pictures, manifest, states=False):
     """Runs codes (C, h, w) back to back: summed outputs (M, C, h, w) as "output", and "spikes/LAYER" (M, T, C, h, w).
 
     With `states` also "u/LAYER" and "v/LAYER": currents and membranes after every step.
@@ -172,10 +187,11 @@ def run_lava(frames, manifest, states=False):
     from lava.proc.io.sink import RingBuffer as Sink
     from lava.proc.monitor.process import Monitor
 
-    steps, timing, images = manifest["steps"], manifest["timing"], len(frames)
+    steps, timing, images = manifest["steps"], manifest["timing"], len(pictures)
     count = images * steps + timing["hops"]
     # Lava's axes are (W, H, C, step).
-    shown = np.stack([frame.transpose(2, 1, 0) for frame in frames for _ in range(steps)], axis=-1)
+    shown = [frame for codes in pictures for frame in frames(codes, manifest["host"], steps)]
+    shown = np.stack([frame.transpose(2, 1, 0) for frame in shown], axis=-1)
     process, layers = built(shown.astype(np.int32), manifest)
     last = timing["windows"][-1]["layer"]
     sinks, monitors = {}, {}
@@ -212,9 +228,9 @@ def grids(recorded):
     return np.ascontiguousarray(recorded.transpose(3, 2, 1, 0))
 
 
-def mean_outputs(frames, manifest):
+def mean_outputs(tiles, manifest):
     """Mean integer output of every tile."""
-    return run_lava(frames, manifest)["output"] / manifest["steps"]
+    return run_lava(tiles, manifest)["output"] / manifest["steps"]
 
 
 def prove(manifest, arrays=None):
@@ -239,7 +255,7 @@ if __name__ == "__main__":
     MANIFEST = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
     sys.exit(
         main(
-            lambda frames: mean_outputs(frames, MANIFEST),
+            lambda tiles: mean_outputs(tiles, MANIFEST),
             lambda arrays: prove(MANIFEST, arrays),
             MANIFEST["output_scale"],
             MANIFEST,

@@ -35,6 +35,21 @@ def encode(image, host):
     return np.concatenate([codes, np.full((1, *codes.shape[1:]), noise_code(image, host))])
 
 
+def frames(codes, host, steps):
+    """What is shown at every step: the codes (C, h, w); or, where ticks keep the time, the codes at the first step alone
+    and one channel more a tick, the same value everywhere at the steps that it names."""
+    ticks = host.get("ticks")
+    if not ticks:
+        return [codes] * steps
+    channels, height, width = codes.shape
+    shown = np.zeros((steps, channels + len(ticks), height, width), codes.dtype)
+    shown[0, :channels] = codes
+    for place, channel in enumerate(ticks, start=channels):
+        for step, value in channel:
+            shown[step, place] = value
+    return list(shown)
+
+
 def noise_code(image, host):
     """The code of the noise: its estimate from differences across the diagonals of blocks of 2 x 2 pixels."""
     _, height, width = image.shape
