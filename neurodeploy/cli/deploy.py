@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from neurodeploy.cli.options import FiniteRange, device_of, force_option, out_option, target_option
+from neurodeploy.cli.options import FiniteRange, code_option, device_of, force_option, out_option, target_option
 from neurodeploy.cli.output import answer, progress, table
 from neurodeploy.cli.settings import Settings, verb
 
@@ -19,6 +19,7 @@ from neurodeploy.cli.settings import Settings, verb
 @click.option("--max-minutes", type=FiniteRange(min=0, min_open=True), metavar="M", help="Fit training into M minutes.")
 @click.option("--precision", type=click.Choice(["fp32", "winograd", "bf16", "auto"]), help="Arithmetic of training.")
 @click.option("--train", is_flag=True, help="Train, even where the recipe's model comes with trained weights.")
+@code_option
 @click.option("--images", type=click.IntRange(min=1), metavar="N", help="Score the first N held-out pictures only.")
 @click.option(
     "--profile", "profiles", multiple=True, metavar="PROFILE", help="Chip or technology to price by (repeatable)."
@@ -34,6 +35,7 @@ def command(
     max_minutes: float | None,
     precision: str | None,
     train: bool,
+    code: Any,
     images: int | None,
     profiles: tuple[str, ...],
     resume: bool,
@@ -68,6 +70,7 @@ def command(
             resume=resume,
             force=force,
             train=train,
+            code=code,
             command=settings.command_line,
             progress=update,
         )

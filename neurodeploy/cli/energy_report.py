@@ -112,6 +112,7 @@ def command(settings: Settings, models: tuple[str, ...], measure: str | None, **
       neurodeploy energy-report runs/mine --data photos --check 'sop_per_mac<0.7' --check 'psnr_db>29'
       neurodeploy energy-report --compare runs/a runs/b ffdnet-gray --data photos --latex table.tex
       neurodeploy energy-report network.net --steps 17 --input frame.npy --allow-partial
+      neurodeploy energy-report runs/mine --data photos --code bursts
       neurodeploy energy-report --measure cpu --out my_cpu.toml
     """
     if measure is not None:

@@ -75,6 +75,7 @@ def command(
       neurodeploy export runs/mine --target nir --out mine-nir --size 256x256 --nir-compat 1.0.4
       neurodeploy export demo --target loihi2 --out bundle --image photo.png --force
       neurodeploy export demo --target onnx --out graph --option form=float --option time=state
+      neurodeploy export demo --target loihi2 --out small --code bursts
       neurodeploy export ffdnet-gray --target onnx --out teacher
     """
     from neurodeploy.model.teacher import TeacherModel

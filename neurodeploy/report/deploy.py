@@ -17,6 +17,7 @@ from neurodeploy.hardware.profile import load_profile
 from neurodeploy.images.datasets import Sample
 from neurodeploy.images.io import write_image
 from neurodeploy.model.base import Facts, Model, Restorer
+from neurodeploy.model.bursts import burst_model
 from neurodeploy.model.student import StudentModel
 from neurodeploy.report.activity import activity
 from neurodeploy.report.deploy_page import (
@@ -40,7 +41,7 @@ from neurodeploy.targets.base import Deployable
 from neurodeploy.targets.bundle import Bundle
 from neurodeploy.targets.export import export
 from neurodeploy.targets.verify import verify
-from neurodeploy.zoo import find_entry, recipe_path, resolve
+from neurodeploy.zoo import Code, find_entry, recipe_path, resolve
 
 if TYPE_CHECKING:
     from neurodeploy.distill.recipe import Recipe
@@ -69,6 +70,7 @@ def deploy(
     resume: bool = False,
     force: bool = False,
     train: bool = False,
+    code: Code = "populations",
     command: str = "",
     progress: OnProgress | None = None,
 ) -> dict[str, Any]:
@@ -91,6 +93,7 @@ def deploy(
         resume: Go on with a training that was cut off, or that has ended, in the same folder.
         force: Start anew in a folder that is in use.
         train: Train even where the recipe's model comes with trained weights.
+        code: How spikes carry integer levels.
         command: The command that reproduces this, for the page.
         progress: Called as the work goes on.
 
@@ -126,11 +129,12 @@ def deploy(
     teacher = None if chosen.teacher is None else resolve(chosen.teacher.model)
     samples = _held_out(chosen, images)
     tell(0, 1, f"exporting to {target}")
-    bundle = export(_deployable(student, samples[0]), target, folder / BUNDLE, force=resume or force)
+    coded = student if code == "populations" else burst_model(student)
+    bundle = export(_deployable(student, coded, samples[0]), target, folder / BUNDLE, force=resume or force)
     tell(0, 1, "verifying the bundle in every reader that is installed")
     verified = verify(bundle.path)
-    counter = OperationCounter(student.integer())
-    stages = _Stages(student, float_student, teacher, bundle, counter, device)
+    counter = OperationCounter(coded.integer())
+    stages = _Stages(student, coded, float_student, teacher, bundle, counter, device)
     scored = _simulate(stages, samples, folder / RESTORED, tell)
     tell(0, 1, "pricing")
     energy = energy_report(
@@ -140,7 +144,7 @@ def deploy(
         teacher=None if teacher is None else count_teacher(teacher, scored.sizes),
         data=samples_words(samples),
         allow_partial=True,
-        activity=activity(student.integer(), samples[0]),
+        activity=activity(coded.integer(), samples[0]),
     )
     report = deploy_report(
         chosen, (student, teacher), bundle, target, verified, scored, energy, result, command, samples
@@ -186,12 +190,12 @@ def _held_out(recipe: Recipe, images: int | None) -> list[Sample]:
     return [found[i] for i in range(count)]
 
 
-def _deployable(student: Model, sample: Sample) -> Deployable:
+def _deployable(student: Model, coded: Model, sample: Sample) -> Deployable:
     """The student at the size of the proof: the centre of the first held-out picture."""
     _, height, width = sample.degraded.shape
     size = (min(PROOF_SIDE, height), min(PROOF_SIDE, width))
     part = centre(sample.degraded, size)
-    base = deployable(student, size=size)
+    base = deployable(coded, size=size)
     return replace(base, image=part, calibration=[student.network(size).host.encode(part)])
 
 
@@ -200,6 +204,7 @@ class _Stages:
     """What a picture goes through."""
 
     student: Model
+    coded: Model
     float_student: Model | None
     teacher: Model | None
     bundle: Bundle
@@ -215,7 +220,7 @@ class _Stages:
 
 
 def _simulate(stages: _Stages, samples: Sequence[Sample], restored_folder: Path, tell: OnProgress) -> Scored:
-    net = stages.student.integer()
+    net = stages.coded.integer()
     by_torch = stages.by_torch()
     read_back = stages.bundle.networks()
     scored = Scored()

@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from neurodeploy.energy.baselines import Teacher
 from neurodeploy.energy.count import OperationCounter
 from neurodeploy.energy.op_only import op_only
-from neurodeploy.errors import UserError
+from neurodeploy.energy.results import Counts
+from neurodeploy.errors import FindingsError, InternalError, UserError
 from neurodeploy.graph.student_file import read_student
 from neurodeploy.images.metrics import psnr, ssim
 from neurodeploy.model.base import Facts, Model
 from neurodeploy.model.student import StudentModel
+from neurodeploy.quantize.bursts import in_bursts
+from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.report.evaluate import ImageSet
 from neurodeploy.report.measure import count_teacher
 from neurodeploy.simulate.restore import restore
@@ -58,7 +62,9 @@ def score_student(
     Returns:
         ``psnr_db`` (integers) and ``psnr_std_db``, ``psnr_least_db`` over the pictures, ``input_psnr_db``, ``ssim``,
         ``psnr_grid_db``, ``psnr_float_db`` (None where not scored), for RGB ``psnr_y_db``; ``worst_gain_db`` and
-        ``worst_image``; ``parameters``; ``sop`` and ``mac`` an image, ``rate``; ``op_only``; ``images[]``.
+        ``worst_image``; ``parameters``; ``sop`` and ``mac`` an image, ``rate``; ``op_only``; ``images[]``; ``bursts``:
+        ``T``, ``sop``, ``mac`` and ``op_only`` of the same pictures with the levels in bursts, run as well, or None
+        where they cannot be sent so.
 
     Raises:
         UserError: There is no picture, or one has no clean original.
@@ -68,6 +74,8 @@ def score_student(
         raise UserError("there is no picture to score")
     net = model.integer()
     counter = OperationCounter(net)
+    coded = _coded(net)
+    counter_of_bursts = None if coded is None else OperationCounter(coded)
     before = float_student(model) if stages else None
     others = {
         "grid": model.restorer("float") if stages else None,
@@ -82,6 +90,11 @@ def score_student(
         counter.begin(sample.name)
         restored = restore(net, sample.degraded, tile=tile, observer=counter)
         sizes.append((sample.degraded.shape[1], sample.degraded.shape[2]))
+        if coded is not None and counter_of_bursts is not None:
+            counter_of_bursts.begin(sample.name)
+            same = restore(coded, sample.degraded, tile=tile, observer=counter_of_bursts)
+            if np.abs(same - restored).max() > 1e-9:
+                raise InternalError(f"{sample.name}: bursts restore another picture than populations")
         row: dict[str, Any] = {
             "name": sample.name,
             "psnr_db": psnr(restored, sample.clean),
@@ -97,7 +110,7 @@ def score_student(
         if progress is not None:
             progress(index + 1, count, sample.name)
     counts = counter.counts()
-    priced = op_only(counts, None if teacher is None else count_teacher(teacher, sizes))
+    compared = None if teacher is None else count_teacher(teacher, sizes)
     spiking = [layer for layer in counts.layers if layer.kind == "spiking"]
     return {
         "model": model.name,
@@ -112,9 +125,26 @@ def score_student(
         "pixels": float(np.mean([height * width for height, width in sizes])),
         "rate": sum(layer.spikes for layer in spiking) / max(1, sum(layer.neuron_updates for layer in spiking)),
         "teacher": None if teacher is None else teacher.name,
-        "op_only": priced,
+        "op_only": op_only(counts, compared),
+        "bursts": None if counter_of_bursts is None else _costs(counter_of_bursts.counts(), compared),
         "images": rows,
     }
+
+
+def _costs(counts: Counts, teacher: Teacher | None) -> dict[str, Any]:
+    return {
+        "T": counts.steps,
+        "sop": counts.mean("sop"),
+        "mac": counts.mean("mac"),
+        "op_only": op_only(counts, teacher),
+    }
+
+
+def _coded(net: IntegerNetwork) -> IntegerNetwork | None:
+    try:
+        return in_bursts(net).net
+    except FindingsError:
+        return None
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -145,13 +175,25 @@ COLUMNS = (
     ("sop", "SOP a pixel"),
     ("mac", "MAC a pixel"),
     ("ratio", "teacher's energy: fp32, int8"),
+    ("burst_sop", "bursts: SOP a pixel"),
+    ("burst_mac", "MAC a pixel"),
+    ("burst_ratio", "teacher's energy: fp32, int8"),
 )
 """Keys of :func:`table_row` and headings."""
 
 
 def table_row(score: Mapping[str, Any]) -> dict[str, str]:
     """One line of the table, as texts."""
-    ratios = [score["op_only"][kind]["teacher_over_student"] for kind in ("fp32", "int8")]
+
+    def costs(counted: Mapping[str, Any] | None) -> tuple[str, str, str]:
+        if counted is None:
+            return ("-",) * 3
+        ratios = [counted["op_only"][kind]["teacher_over_student"] for kind in ("fp32", "int8")]
+        return (
+            f"{counted['sop'] / score['pixels']:,.0f}",
+            f"{counted['mac'] / score['pixels']:,.0f}",
+            ", ".join("-" if ratio is None else f"{ratio:.1f}x" for ratio in ratios),
+        )
 
     def decibel(key: str) -> str:
         return "-" if score[key] is None else f"{score[key]:.2f}"
@@ -165,9 +207,8 @@ def table_row(score: Mapping[str, Any]) -> dict[str, str]:
         "integers": f"{decibel('psnr_db')} ± {score['psnr_std_db']:.2f}",
         "worst": f"{score['worst_gain_db']:+.2f}",
         "parameters": f"{score['parameters']:,}",
-        "sop": f"{score['sop'] / score['pixels']:,.0f}",
-        "mac": f"{score['mac'] / score['pixels']:,.0f}",
-        "ratio": ", ".join("-" if ratio is None else f"{ratio:.1f}x" for ratio in ratios),
+        **dict(zip(("sop", "mac", "ratio"), costs(score), strict=True)),
+        **dict(zip(("burst_sop", "burst_mac", "burst_ratio"), costs(score["bursts"]), strict=True)),
     }
 
 
@@ -175,7 +216,9 @@ TABLE_NOTE = (
     "PSNR of whole pictures, output clipped and rounded to 8 bits, no border cut, mean ± standard deviation over the"
     " pictures; RGB for colour. SOP: synaptic operations, MAC: multiply-accumulates of the first layer's analog input."
     " Energy: arithmetic alone (4.6 pJ a MAC and 0.9 pJ an SOP in fp32), so many times the student's is the teacher's;"
-    " then with 8-bit integers on both sides."
+    " then with 8-bit integers on both sides. First with every integer level as a population of neurons, in one step;"
+    " then with the levels as bursts of one neuron (`--code bursts`: the same pictures in more steps), whose ticks are"
+    " among the MACs."
 )
 
 

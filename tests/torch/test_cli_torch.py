@@ -227,3 +227,16 @@ def test_deploy_leaves_one_page_and_the_answer_beside_it(here: Path, capsys: pyt
     assert "--resume" in capsys.readouterr().err
     assert main(["-q", *words, "--resume", "--profile", "cmos45-int8"]) == 0
     assert "page: all/index.html" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_deploy_in_bursts_prices_what_it_exports(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ("--set", "data.train=clean", "--set", "data.test=clean", "--set", "student.levels=3")
+    words = ("deploy", "tiny.toml", "--target", "loihi2", *data, "--profile", "cmos45-int8")
+    plain = _answer(capsys, *words, "--out", "plain")
+    bursts = _answer(capsys, *words, "--out", "bursts", "--code", "bursts")
+    assert bursts["scores"] == plain["scores"] and bursts["verified"] is True
+    manifest = json.loads(Path("bursts/bundle/manifest.json").read_text())
+    assert manifest["host"]["ticks"] and manifest["steps"] == bursts["energy"]["counts"]["steps"] > 1
+    sops = [[row["sop"] for row in one["energy"]["counts"]["layers"]] for one in (plain, bursts)]
+    assert sops[0][1] == 3 * sops[1][1] > 0 and sops[0][-1] == sops[1][-1]
