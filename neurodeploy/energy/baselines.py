@@ -62,7 +62,7 @@ class Baseline:
 
 
 def qnn_bits(steps: int, levels: int) -> int:
-    """Bits of activation that tell apart what ``steps`` time steps of ``levels`` levels can: ceil(log2(T * D + 1)).
+    """Bits of activation that tell apart what ``steps`` spikes of ``levels`` levels can: ceil(log2(T * D + 1)).
 
     Yan et al., arXiv:2409.08290: an SNN of T steps is a network quantised to ceil(log2(T + 1)) bits.
     """
@@ -75,7 +75,7 @@ def baselines(counts: Counts, teacher: Teacher | None = None) -> tuple[Baseline,
     outputs, hidden = _activations(counts)
     passes = max(layer.ann_passes for layer in counts.layers)
     levels = max((layer.populations for layer in counts.layers if layer.kind == "spiking"), default=1)
-    bits = qnn_bits(counts.steps, levels)
+    bits = qnn_bits(counts.longest, levels)
     dense_ann = Baseline(
         "ann_dense",
         "ANN of the same shape, dense",

@@ -83,6 +83,8 @@ class OperationCounter:
 
     def __init__(self, net: IntegerNetwork) -> None:
         self._ticks = tick_operations(net)
+        self._shown = 1 if net.host.ticks else net.host.steps
+        self._ran = net
         self.net = net = without_ticks(net)
         self._links = connections(net)
         self._from = {name: [link for link in self._links if link.source == name] for name in net.nodes}
@@ -119,7 +121,8 @@ class OperationCounter:
         if not self._done:
             raise InternalError("no image has run: there is nothing to count")
         self._done = [self._finished(image) if isinstance(image, _Image) else image for image in self._done]
-        return Counts(net=self.net, images=tuple(image for image in self._done if isinstance(image, ImageCounts)))
+        images = tuple(image for image in self._done if isinstance(image, ImageCounts))
+        return Counts(net=self._ran, images=images)
 
     def codes(self, *, codes: IntArray, origin: Pair, extent: Pair) -> None:
         """Counts what the analog input drives."""
@@ -128,7 +131,7 @@ class OperationCounter:
             image = self._open(extent, sequence=codes.ndim == 4)
         image.codes_seen += codes.shape[-2] * codes.shape[-1]
         name = self.net.input.name
-        if self.net.host.ticks:  # codes come with the first of them alone
+        if self._ticks:  # codes come with the first of them alone
             codes = codes[:1, : self.net.input.channels]
         frames = codes if codes.ndim == 4 else codes[None]
         repeats = self.net.host.steps if codes.ndim == 3 else 1
@@ -244,7 +247,7 @@ class OperationCounter:
         self._close()
         key = extent, sequence
         if key not in self._empty:
-            self._empty = {key: (node_shapes(self.net, extent), empty_rows(self.net, extent, sequence))}
+            self._empty = {key: (node_shapes(self.net, extent), empty_rows(self.net, extent, sequence, self._shown))}
         shapes, rows = self._empty[key]
         self._image = _Image(
             name=name or f"image {len(self._done) + 1}",
@@ -366,7 +369,7 @@ class OperationCounter:
 
     def _book_updates(self, image: _Image, row: LayerCounts) -> None:
         links, steps = self._into.get(row.name, []), self.net.host.steps
-        if self.net.host.ticks:  # they climb at every step, and what the readout receives is spread over all
+        if self._ticks:  # they climb at every step, and what the readout receives is spread over all
             row.neuron_updates_active = row.neuron_updates
             row.per_step["neuron_updates_active"] = [row.neurons] * steps
             return

@@ -9,6 +9,7 @@ from math import ceil, sqrt
 from typing import Any
 
 from neurodeploy.energy.tally import COUNTED, HELD, LayerCounts, merged
+from neurodeploy.quantize.bursts import most_spikes
 from neurodeploy.quantize.network import IntegerNetwork
 
 STUDENT_T = (
@@ -49,10 +50,20 @@ class ImageCounts:
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of a network over one image or several."""
+    """Counts of a network over one image or several.
+
+    Attributes:
+        net: The network that ran.
+        images: Of every image.
+    """
 
     net: IntegerNetwork
     images: tuple[ImageCounts, ...]
+
+    @property
+    def longest(self) -> int:
+        """The most spikes that one neuron can have in an image."""
+        return max(most_spikes(self.net).values(), default=0)
 
     @property
     def steps(self) -> int:

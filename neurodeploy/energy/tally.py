@@ -149,18 +149,21 @@ def ann_passes(net: IntegerNetwork, sequence: bool) -> dict[str, int]:
     return {name: net.host.steps if name in stepwise else 1 for name in net.nodes}
 
 
-def empty_rows(net: IntegerNetwork, extent: Pair, sequence: bool = False) -> dict[str, LayerCounts]:
+def empty_rows(
+    net: IntegerNetwork, extent: Pair, sequence: bool = False, shown: int | None = None
+) -> dict[str, LayerCounts]:
     """Everything that can be said of one image without running the network.
 
     Args:
         net: The network.
         extent: (H, W) of the network's input.
         sequence: Whether the input differs from step to step.
+        shown: Steps that show codes; by default all.
     """
     passes = ann_passes(net, sequence)
     shapes = node_shapes(net, extent)
     steps = net.host.steps
-    shown = 1 if net.host.ticks else steps  # steps with codes
+    shown = steps if shown is None else shown
     found: dict[str, LayerCounts] = {}
     for name in rows(net):
         node = net.nodes[name]

@@ -298,7 +298,8 @@ def without_ticks(net: IntegerNetwork) -> IntegerNetwork:
             nodes[name] = replace(node, weight=np.ascontiguousarray(node.weight[:, :codes]))
         else:
             nodes[name] = node
-    return replace(net, nodes=nodes, edges=tuple(edge for edge in net.edges if links.isdisjoint(edge)))
+    edges = tuple(edge for edge in net.edges if links.isdisjoint(edge))
+    return replace(net, nodes=nodes, edges=edges, host=net.host.model_copy(update={"ticks": ()}))
 
 
 def tick_links(net: IntegerNetwork) -> frozenset[str]:

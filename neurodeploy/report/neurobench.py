@@ -14,6 +14,7 @@ from neurodeploy.energy.connections import connections
 from neurodeploy.energy.geometry import node_shapes, synapses
 from neurodeploy.energy.parameters import parameter_table
 from neurodeploy.energy.results import Counts
+from neurodeploy.quantize.bursts import without_ticks
 from neurodeploy.quantize.network import IntegerConv, IntegerLif
 
 OPERATIONS_PER_UPDATE = 4
@@ -22,7 +23,7 @@ OPERATIONS_PER_UPDATE = 4
 
 def neurobench(counts: Counts) -> dict[str, Any]:
     """The counts with NeuroBench's keys."""
-    tensors = parameter_table(counts.net)
+    tensors = parameter_table(without_ticks(counts.net))
     weights = [row for row in tensors if row["name"].endswith(".weight")]
     connected = sum(row["count"] for row in weights)
     spiking = [layer for layer in counts.layers if layer.kind == "spiking"]
@@ -48,7 +49,7 @@ def neurobench(counts: Counts) -> dict[str, Any]:
 
 def _dense(counts: Counts) -> float:
     """Synapses at every step, in the copies that receivers have, for every population of senders."""
-    net, total = counts.net, 0
+    net, total = without_ticks(counts.net), 0
     for image in counts.images:
         shapes = node_shapes(net, image.extent)
         for link in connections(net):

@@ -35,8 +35,8 @@ def encode(image, host):
 
 
 def frames(codes, host, steps):
-    """What is shown at every step: the codes (C, h, w); or, where ticks keep the time, the codes at the first step alone
-    and one channel more a tick, the same value everywhere at the steps that it names."""
+    """What is shown at every step: the codes (C, h, w); or, where ticks keep the time, the codes at the first step
+    alone and one channel more a tick, the same value everywhere at the steps that it names."""
     ticks = host.get("ticks")
     if not ticks:
         return [codes] * steps
