@@ -167,11 +167,34 @@ ND_TARGET_AVX2 ND_INLINE void count_avx2(
     if (bits) pack_plain(out, places, layer->channels, bits);
 }
 
+/* Of every byte, the places of its bits, the lowest first; filled when the library is loaded. */
+static uint8_t nd_bits[256][8];
+
+__attribute__((constructor)) static void nd_fill_bits(void) {
+    for (int byte = 0; byte < 256; byte++)
+        for (int bit = 0, count = 0; bit < 8; bit++)
+            if (byte >> bit & 1) nd_bits[byte][count++] = (uint8_t)bit;
+}
+
+/* As list_plain(), eight channels at a time and without branches; writes up to 8 entries too many. */
+ND_TARGET_AVX2 ND_INLINE uint16_t *list_avx2(
+    const uint8_t *masks, int inputs, unsigned first, unsigned entries, uint16_t *end) {
+    const __m128i each = _mm_set1_epi16((short)entries), eight = _mm_set1_epi16((short)(8 * entries));
+    __m128i here = _mm_set1_epi16((short)first);
+    for (int byte = 0; byte < inputs / 8; byte++) {
+        const __m128i bits = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)nd_bits[masks[byte]]));
+        _mm_storeu_si128((__m128i *)(void *)end, _mm_add_epi16(here, _mm_mullo_epi16(bits, each)));
+        end += __builtin_popcount(masks[byte]);
+        here = _mm_add_epi16(here, eight);
+    }
+    return end;
+}
+
 #define ND_E(name) name##_avx2
 #define ND_ATTRIBUTES ND_TARGET_AVX2
 #define ND_NARROW 16
 #define ND_WIDE 8
-#define ND_LIST list_plain
+#define ND_LIST list_avx2
 #include "events.h"
 #include "count.h"
 #include "tally.h"

@@ -22,17 +22,17 @@ from neurodeploy.simulate.observe import IntArray
 Form = Literal["auto", "dense", "events"]
 Window = tuple[slice, slice]
 
-EVENT_RATE = {"plain": 1.1, "avx2": 0.15, "avx512": 0.04, "vbmi2": 0.14, "amx": 0.035}
+EVENT_RATE = {"plain": 1.1, "avx2": 0.24, "avx512": 0.04, "vbmi2": 0.14, "amx": 0.035}
 """Spike rate of a source below which the event form of a layer is the faster one, by instruction path. Measured."""
 
-WIDE_EVENT_RATE = {"avx2": 0.3, "vbmi2": 0.25}
+WIDE_EVENT_RATE = {"avx2": 0.32, "vbmi2": 0.25}
 """The same of sources of 64 channels and more, where it is another. Measured at 64."""
 
 EVENT_RATE.update({"neon": 0.25, "dotprod": 0.12, "i8mm": 0.06})
 # These are guesses: an instruction of avx2 does as many products as additions of events, as one of neon does; one of
 # dotprod does twice as many, one of i8mm four times.
 
-EVENT_CHANNELS = {"amx": 64}
+EVENT_CHANNELS = {"avx2": 32, "amx": 64}
 """Channels of a source below which the event form never is. Measured."""
 
 WORK_PER_THREAD = 1 << 21
