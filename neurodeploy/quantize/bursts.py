@@ -99,10 +99,24 @@ def _findings(net: IntegerNetwork) -> list[Finding]:
                 )
         elif not isinstance(node, IntegerInput | IntegerLif | IntegerReadout):
             found.append(Finding(name, "is no convolution", type(node).__name__, "convolutions and LIF"))
+        if isinstance(node, IntegerLif | IntegerReadout):
+            odd = [source for source in net.sources(name) if not _is_plain(net, source)]
+            if odd or net.feedback:
+                found.append(Finding(name, "is fed by something else than convolutions of one layer", ", ".join(odd)))
         if isinstance(node, IntegerLif) and np.any(np.diff(_thresholds(node)) < 2):
             rule = "two levels share a threshold: a burst has one spike a step"
             found.append(Finding(name, rule, instead="a smaller weight step"))
     return found
+
+
+def _is_plain(net: IntegerNetwork, name: str) -> bool:
+    """Whether a node is a convolution of the input's codes or of the spikes of one layer."""
+    sources = [net.nodes[source] for source in net.sources(name)]
+    return (
+        isinstance(net.nodes[name], IntegerConv)
+        and len(sources) == 1
+        and isinstance(sources[0], IntegerInput | IntegerLif)
+    )
 
 
 def _thresholds(node: IntegerLif) -> IntArray:

@@ -264,7 +264,8 @@ def bytes_per_place(net: IntegerNetwork) -> int:
     states = [(1 + len(node.levels)) * len(node.bias) for node in net.lifs()]
     outputs = [len(node.weight) for node in net.nodes.values() if isinstance(node, IntegerConv)]
     remembered = sum(states) if net.host.steps > 1 else 0
-    return 8 * (remembered + 2 * sum(outputs) + 4 * max(states, default=net.input.channels))
+    shown = net.host.steps * net.input.channels if net.host.ticks else 0
+    return 8 * (shown + remembered + 2 * sum(outputs) + 4 * max(states, default=net.input.channels))
 
 
 @dataclass(frozen=True)

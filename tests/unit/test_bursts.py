@@ -152,7 +152,9 @@ def test_what_cannot_be_sent_in_bursts_is_refused_by_name() -> None:
     assert "lif0: two levels share a threshold" in refused(replace(net, nodes=close))
     large = {**nodes, "output": replace(net.nodes["output"], bias=np.full(4, 1 << 20))}  # type: ignore[call-arg]
     assert "output: biases are too large" in refused(replace(net, nodes=large))
-    in_bursts(net)
+    counting = replace(net, edges=(*net.edges[:2], ("lif0", "output")), nodes={**nodes, "output": net.nodes["output"]})
+    assert "output: is fed by something else" in refused(counting)
+    assert "T = 1" in refused(in_bursts(net).net), "it is in bursts already"
 
 
 def test_levels_one_apart_are_refused_where_odd_biases_would_join_them() -> None:

@@ -177,5 +177,6 @@ def bytes_per_place(net: IntegerNetwork) -> int:
     padded = [layer.padded for layer in plan.layers[:-1]]
     slots = dict(zip(plan.slots(padded), padded, strict=True))
     live = sum(plan.steps * (size + mask_bytes(size)) for size in slots.values())
+    frames = net.host.steps if net.host.ticks else 1
     # codes in 64 and in 16 bits, the readout in 32 and in 64
-    return live + 10 * net.input.channels + 4 * plan.layers[-1].padded + 8 * plan.layers[-1].channels
+    return live + 10 * frames * net.input.channels + 4 * plan.layers[-1].padded + 8 * plan.layers[-1].channels
