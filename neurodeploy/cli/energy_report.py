@@ -366,6 +366,9 @@ def _text(report: Mapping[str, Any]) -> str:
     parts += [f"{part.title}\n{table(part.rows, part.columns)}" for part in energy_tables(report) if part.rows]
     if report["counts"]["images"] > 1:
         parts.append(spread_words(report))
+    levels = max(layer["populations"] for layer in report["counts"]["layers"])
+    if levels > 1 and report["counts"]["steps"] == 1:
+        parts.append(f"In bursts its {levels} levels would take 1/{levels} of the synaptic operations: --code bursts.")
     if not report["ok"]:
         parts.append("A total is withheld: operations that occurred have no published price (--allow-partial).")
     return "\n\n".join([*parts, *_failed(report["checks"])])

@@ -214,6 +214,9 @@ def test_verbs_take_bursts(student: Path, tmp_path: Path, capsys: pytest.Capture
     )
     sops = [[row["sop"] for row in one["counts"]["layers"]] for one in (plain, *results)]  # type: ignore[index]
     assert sops[0][1] == 4 * sops[1][1] and sops[0][2] == sops[1][2] and sops[1] == sops[2]
+    for code in ("populations", "bursts"):
+        assert main(["-q", "energy-report", str(student), "--code", code, *asked]) == 0
+        assert ("1/4 of the synaptic operations: --code bursts" in capsys.readouterr().out) == (code == "populations")
     parameters = [one["counts"]["total"]["parameters"] for one in results]  # type: ignore[index]
     assert parameters[0] == parameters[1]
 
