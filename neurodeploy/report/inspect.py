@@ -6,13 +6,16 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neurodeploy.errors import UserError
 from neurodeploy.images.io import SUFFIXES, read_levels
 from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerLif, IntegerNetwork
+
+if TYPE_CHECKING:
+    from neurodeploy.targets.manifest import Manifest
 
 SCHEMA_VERSION = 1
 
@@ -56,6 +59,7 @@ def _bundle(path: Path) -> dict[str, Any]:
     facts = {
         "target": manifest.target,
         "model": manifest.model.name,
+        "levels": _levels(manifest),
         "parameters": manifest.model.parameters,
         "parameters repeated": manifest.model.parameters_repeated,
         "image": f"{height}x{width}",
@@ -66,6 +70,12 @@ def _bundle(path: Path) -> dict[str, Any]:
         "written by": f"{manifest.program.name} {manifest.program.version}",
     }
     return {"kind": "bundle", "facts": facts, "rows": [entry.model_dump() for entry in manifest.files]}
+
+
+def _levels(manifest: Manifest) -> str:
+    if manifest.host.ticks:
+        return "in bursts"
+    return "in populations" if manifest.model.parameters_repeated > manifest.model.parameters else "none"
 
 
 def _run(path: Path) -> dict[str, Any]:

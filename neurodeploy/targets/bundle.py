@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import neurodeploy
 from neurodeploy.errors import Finding, FindingsError, InternalError, UserError
+from neurodeploy.quantize.bursts import without_ticks
 from neurodeploy.quantize.network import (
     IntegerConv,
     IntegerDense,
@@ -240,8 +241,8 @@ def finish(folder: Path, job: Job, written: Written, contents: Contents) -> Mani
         options=dict(job.options),
         model=Model(
             name=contents.name,
-            parameters=parameters(net),
-            parameters_repeated=parameters(job.expanded),
+            parameters=parameters(without_ticks(net)),
+            parameters_repeated=parameters(without_ticks(job.expanded)),
             about=dict(contents.about),
         ),
         image_size=job.size,

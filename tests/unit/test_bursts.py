@@ -24,6 +24,7 @@ from neurodeploy.simulate import kernel, reference
 from neurodeploy.simulate.observe import Trace
 from neurodeploy.simulate.restore import restore, run_codes
 from neurodeploy.targets.lava_program import read_program
+from neurodeploy.zoo import resolve
 from tests.burst_nets import burstable
 from tests.random_nets import chain, even_weights, random_student, student_network
 
@@ -205,6 +206,8 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 def test_verbs_take_bursts(student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, bundle = answer(capsys, "export", student, "--target", "lava", "--code", "bursts", "--out", tmp_path / "b")
     assert code == 0 and bundle["manifest"]["steps"] == 7  # type: ignore[index]
+    assert bundle["manifest"]["model"]["parameters"] == resolve(str(student)).parameters - 2 * 3  # type: ignore[index]
+    assert answer(capsys, "inspect", tmp_path / "b")[1]["facts"]["levels"] == "in bursts"  # type: ignore[index]
     made = read_program(tmp_path / "b")
     assert made.host.ticks and all(len(lif.levels) == 1 for lif in made.lifs())
     asked = ("--data", "builtin", "--degradation", "gaussian:25", "--limit", "1", "--allow-partial")
