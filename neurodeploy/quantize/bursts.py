@@ -241,7 +241,9 @@ class _Builder:
                     severity="warning",
                 )
             )
-        return max(0, least + most) // (2 * COARSE) * COARSE
+        # half of the register on either side, or as near to that as the bounds allow
+        half = CURRENT_MAX // 2 if least > most else min(max(CURRENT_MAX // 2, least), most)
+        return half // COARSE * COARSE
 
     def _biases(self, name: str, values: IntArray) -> None:
         """Brings even biases in with the first step: 64 times one weight and once another."""

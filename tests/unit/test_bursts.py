@@ -172,9 +172,12 @@ def test_levels_one_apart_are_refused_where_odd_biases_would_join_them() -> None
 
 def test_a_membrane_that_some_input_could_drive_too_far_is_noticed() -> None:
     wide = [np.full((8, 4, 1, 1), 2), np.full((8, 8, 9, 9), 254), np.full((4, 8, 1, 1), 2)]
-    found = in_bursts(chain([np.asarray(one) for one in wide], levels=(40, 0, -40))).findings
-    assert [finding.node for finding in found] == ["lif1"]
-    assert found[0].severity == "warning" and "beyond what holds it" in found[0].rule
+    made = in_bursts(chain([np.asarray(one) for one in wide], levels=(40, 0, -40)))
+    assert [finding.node for finding in made.findings] == ["lif1"]
+    assert made.findings[0].severity == "warning" and "beyond what holds it" in made.findings[0].rule
+    # it is held half-way between the end of its register and its threshold, not where the worst inputs would balance
+    holds = [value for channel in made.net.host.ticks for step, value in channel if step == 0 and value < -100]
+    assert holds == [-(((1 << 17) - 1) // 2 // 254)]
 
 
 def test_ticks_are_checked_and_stand_in_descriptions_only_where_there_are_any() -> None:
