@@ -91,7 +91,10 @@ class Written:
 
 
 class Target(Protocol):
-    """One target: a module of this package, or an object that an entry point of ``neurodeploy.targets`` names."""
+    """One target: a module of this package, or an object that an entry point of ``neurodeploy.targets`` names.
+
+    Networks whose host sends ticks come only to those that also have ``takes_ticks``, and it is true.
+    """
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ from neurodeploy.quantize.levels import expand_levels
 from neurodeploy.quantize.lower import lower
 from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.targets import get_target
-from neurodeploy.targets.base import Deployable, Job, Options, Target, checked_options, findings_of
+from neurodeploy.targets.base import Deployable, Job, Options, Target, checked_options, findings_of, tick_findings
 from neurodeploy.targets.bundle import halo_of
 from neurodeploy.targets.canonical import canonical
 
@@ -153,7 +153,7 @@ def _profile(profile: Profile | str | None) -> Profile | None:
 
 def _target_findings(target: Target, job: Job) -> list[Finding]:
     try:
-        return target.check(job)
+        return ([] if getattr(target, "takes_ticks", False) else tick_findings(job.network)) or target.check(job)
     except UserError as error:
         return findings_of(error, target.name)
 

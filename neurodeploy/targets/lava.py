@@ -46,6 +46,7 @@ summary = "Lava's CPU models of Loihi 2: network.net for netx (chains), a lava-n
 option_values: Mapping[str, tuple[str, ...]] = {"form": ("auto", "netx", "program")}
 profile: str | None = "loihi2"
 template = "lava/run.py.j2"
+takes_ticks = True
 
 NETWORK = "network.net"
 MESSAGE_BITS = 16

@@ -21,6 +21,7 @@ summary = "network.nir and the files of target lava, with an estimate of cores a
 option_values: Mapping[str, tuple[str, ...]] = {**nir.option_values, **lava.option_values}
 profile: str | None = "loihi2"
 template = "loihi2/run.py.j2"
+takes_ticks = True
 
 _PARTS = ((nir.NETWORK, nir), (lava.NETWORK, lava))
 """The targets whose files the bundle holds, each with the file that is named where it is left out."""

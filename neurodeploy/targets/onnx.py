@@ -20,7 +20,7 @@ from neurodeploy.extras import require
 from neurodeploy.graph.portable import UNIT
 from neurodeploy.quantize.grid import grid_network
 from neurodeploy.quantize.network import IntArray, IntegerNetwork, IntegerNode
-from neurodeploy.targets.base import Job, Written, feedback_findings, gathered, tick_findings
+from neurodeploy.targets.base import Job, Written, feedback_findings, gathered
 from neurodeploy.targets.described import rebuilt
 from neurodeploy.targets.manifest import Manifest
 from neurodeploy.targets.onnx_build import METADATA, Shape, build_model
@@ -50,8 +50,6 @@ def supports(node: IntegerNode) -> Finding | None:
 
 def check(job: Job) -> list[Finding]:
     """Sums that are too wide, combinations of options, and for the float form what NIR cannot say."""
-    if findings := tick_findings(job.network):
-        return findings
     shape = Shape.of(job.options)
     if shape.form == "float":
         findings = gathered(lambda: _expressible(job), NETWORK) + float_findings(job.network)

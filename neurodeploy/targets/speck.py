@@ -25,7 +25,7 @@ from neurodeploy.quantize.network import (
     IntegerNetwork,
     IntegerNode,
 )
-from neurodeploy.targets.base import Job, Written, tick_findings
+from neurodeploy.targets.base import Job, Written
 from neurodeploy.targets.canonical import canonical
 from neurodeploy.targets.events import (
     Layer,
@@ -156,7 +156,7 @@ def placed(layers: list[Layer]) -> list[int] | None:
 
 def check(job: Job) -> list[Finding]:
     """Everything that keeps a network from the chip's cores or from sinabs."""
-    findings = tick_findings(job.network) or structure_findings(job.network)
+    findings = structure_findings(job.network)
     if findings:
         return findings
     layers, steps = body(job), job.network.host.steps

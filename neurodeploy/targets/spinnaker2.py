@@ -23,7 +23,7 @@ from neurodeploy.quantize.network import (
     IntegerNetwork,
     IntegerNode,
 )
-from neurodeploy.targets.base import Job, Written, tick_findings
+from neurodeploy.targets.base import Job, Written
 from neurodeploy.targets.canonical import canonical
 from neurodeploy.targets.events import (
     Layer,
@@ -81,7 +81,7 @@ def _neuron_findings(lif: IntegerLif) -> list[Finding]:
 
 def check(job: Job) -> list[Finding]:
     """Everything that keeps a network from the importer, or would make it compute something else."""
-    findings = tick_findings(job.network) or structure_findings(job.network)
+    findings = structure_findings(job.network)
     if findings:
         return findings
     for layer in body(job):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from neurodeploy.graph.student_file import write_student
 from neurodeploy.quantize.bursts import in_bursts, most_spikes, without_ticks
 from neurodeploy.quantize.lower import quantize
 from neurodeploy.quantize.network import IntArray, IntegerConv, IntegerLif, IntegerNetwork, IntegerNode
+from neurodeploy.report.deployable import deployable
 from neurodeploy.simulate import kernel, reference
 from neurodeploy.simulate.observe import Trace
 from neurodeploy.simulate.restore import restore, run_codes
+from neurodeploy.targets.check import check
 from neurodeploy.targets.lava_program import read_program
 from neurodeploy.zoo import resolve
 from tests.burst_nets import burstable
@@ -233,3 +236,14 @@ def test_targets_without_ticks_say_so(student: Path, target: str, capsys: pytest
     assert code == 1
     findings = checked["findings"]
     assert any("ticks beside the codes" in finding["rule"] for finding in findings)  # type: ignore[union-attr, attr-defined]
+
+
+def test_targets_of_others_are_given_ticks_only_if_they_take_them(
+    student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = SimpleNamespace(name="other", profile=None, option_values={}, check=lambda _job: [])
+    monkeypatch.setattr("neurodeploy.targets.check.get_target", lambda _name: other)
+    model = deployable(resolve(str(student), code="bursts"))
+    assert ["ticks" in found.rule for found in check(model, "other").findings] == [True]
+    other.takes_ticks = True
+    assert check(model, "other").ok
