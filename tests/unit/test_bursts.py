@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from neurodeploy.cli import main
 from neurodeploy.energy.count import OperationCounter
 from neurodeploy.energy.results import Counts
-from neurodeploy.errors import FindingsError
+from neurodeploy.errors import Finding, FindingsError, InternalError
 from neurodeploy.graph.spec import HostSide, StudentSpec
 from neurodeploy.graph.student_file import write_student
-from neurodeploy.quantize.bursts import in_bursts, most_spikes, without_ticks
+from neurodeploy.quantize.bursts import InBursts, in_bursts, most_spikes, without_ticks
 from neurodeploy.quantize.lower import quantize
 from neurodeploy.quantize.network import IntArray, IntegerConv, IntegerLif, IntegerNetwork, IntegerNode
 from neurodeploy.report.deployable import deployable
+from neurodeploy.report.evaluate import open_dataset
+from neurodeploy.report.score import score_student
 from neurodeploy.simulate import kernel, reference
 from neurodeploy.simulate.observe import Trace
 from neurodeploy.simulate.restore import restore, run_codes
@@ -247,3 +249,19 @@ def test_targets_of_others_are_given_ticks_only_if_they_take_them(
     assert ["ticks" in found.rule for found in check(model, "other").findings] == [True]
     other.takes_ticks = True
     assert check(model, "other").ok
+
+
+def test_a_score_has_no_figures_for_bursts_that_restore_another_picture(
+    student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = resolve(str(student))
+    images = open_dataset(model, data="builtin", degradation="gaussian:25")
+    assert score_student(model, images, limit=1, stages=False)["bursts"]["T"] == 7
+    made = in_bursts(model.integer())
+    readout = replace(made.net.readout, bias=made.net.readout.bias + 1)
+    other = replace(made.net, nodes={**made.net.nodes, readout.name: readout})
+    monkeypatch.setattr("neurodeploy.report.score.in_bursts", lambda _net: InBursts(other, (Finding("lif1", "far"),)))
+    assert score_student(model, images, limit=1, stages=False)["bursts"] is None
+    monkeypatch.setattr("neurodeploy.report.score.in_bursts", lambda _net: InBursts(other, ()))
+    with pytest.raises(InternalError, match="another picture"):
+        score_student(model, images, limit=1, stages=False)
