@@ -20,13 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from neurodeploy.errors import UserError
 from neurodeploy.foreign import Told, net_model, nir_model
 from neurodeploy.model.base import Facts, Model
+from neurodeploy.model.coded import Code, coded_model
 from neurodeploy.model.integer import IntegerModel
 from neurodeploy.model.student import StudentModel
 from neurodeploy.model.teacher import TeacherModel
 from neurodeploy.shipped import shipped
-
-Code = Literal["populations", "bursts"]
-"""How spikes carry integer levels: D neurons in one step, or one neuron in D steps."""
 
 FORMS = (
     "a zoo name, a run folder, a .safetensors student, a .nir graph, a Lava .net, a bundle folder, ARCH:WEIGHTS, "
@@ -217,17 +215,12 @@ def resolve(
         arrays: Its input are arrays, whose values such a file takes as they are.
         first_step_bias: Whether biases on feedback edges of a ``.nir`` count in the first step, too.
         untrained: Take a recipe, too, or a zoo entry without weights: its student with weights that nobody trained.
-        code: How spikes carry integer levels: ``populations`` of neurons, or ``bursts`` of spikes.
+        code: How spikes carry integer levels: ``populations`` of neurons, ``bursts`` of spikes, or binary ``digits``.
 
     Raises:
         UserError: Nothing of this name is there, or it is not what its name says, or cannot be coded so.
     """
-    model = _resolve(text, Told(steps, dt, white, arrays, first_step_bias), untrained)
-    if code == "populations":
-        return model
-    from neurodeploy.model.bursts import burst_model
-
-    return burst_model(model)
+    return coded_model(_resolve(text, Told(steps, dt, white, arrays, first_step_bias), untrained), code)
 
 
 def _resolve(text: str, told: Told, untrained: bool) -> Model:

@@ -20,8 +20,8 @@ from neurodeploy.quantize.network import (
 
 
 @st.composite
-def burstable(draw: st.DrawFn) -> tuple[IntegerNetwork, IntArray]:
-    """A network of one to four layers, of one to seven levels each, with or without sum edges; and (C, h, w) codes."""
+def burstable(draw: st.DrawFn, most: int = 7) -> tuple[IntegerNetwork, IntArray]:
+    """A network of one to four layers, of one to ``most`` levels each, with sum edges or without; (C, h, w) codes."""
     rng = np.random.default_rng(draw(st.integers(0, 1 << 32)))
     depth = draw(st.integers(1, 4))
     widths = [draw(st.integers(1, 5)) for _ in range(depth)]
@@ -34,7 +34,7 @@ def burstable(draw: st.DrawFn) -> tuple[IntegerNetwork, IntArray]:
         weight = 2 * rng.integers(-limit, limit + 1, (width, fan_in, kernel, kernel))
         pad = dilation * (kernel // 2)
         nodes[f"conv{layer}"] = IntegerConv(f"conv{layer}", weight, padding=(pad, pad), dilation=(dilation, dilation))
-        nodes[f"lif{layer}"] = _neurons(f"lif{layer}", width, draw(st.integers(1, 7)), rng)
+        nodes[f"lif{layer}"] = _neurons(f"lif{layer}", width, draw(st.integers(1, most)), rng)
     last = 2 * rng.integers(-30, 31, (outputs, widths[-1], 3, 3))
     nodes["last"] = IntegerConv("last", last, padding=(1, 1))
     nodes["output"] = IntegerReadout("output", rng.integers(-900, 900, outputs))

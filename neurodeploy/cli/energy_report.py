@@ -112,7 +112,7 @@ def command(settings: Settings, models: tuple[str, ...], measure: str | None, **
       neurodeploy energy-report runs/mine --data photos --check 'sop_per_mac<0.7' --check 'psnr_db>29'
       neurodeploy energy-report --compare runs/a runs/b ffdnet-gray --data photos --latex table.tex
       neurodeploy energy-report network.net --steps 17 --input frame.npy --allow-partial
-      neurodeploy energy-report runs/mine --data photos --code bursts
+      neurodeploy energy-report runs/mine --data photos --code digits
       neurodeploy energy-report --measure cpu --out my_cpu.toml
     """
     if measure is not None:
@@ -368,7 +368,8 @@ def _text(report: Mapping[str, Any]) -> str:
         parts.append(spread_words(report))
     levels = max(layer["populations"] for layer in report["counts"]["layers"])
     if levels > 1 and report["counts"]["steps"] == 1:
-        parts.append(f"In bursts its {levels} levels would take 1/{levels} of the synaptic operations: --code bursts.")
+        fewer = f"In bursts its {levels} levels would take 1/{levels} of the synaptic operations: --code bursts"
+        parts.append(f"{fewer}; as digits fewer still: --code digits.")
     if not report["ok"]:
         parts.append("A total is withheld: operations that occurred have no published price (--allow-partial).")
     return "\n\n".join([*parts, *_failed(report["checks"])])

@@ -125,11 +125,11 @@ first_step_bias_option = click.option(
 )
 code_option = click.option(
     "--code",
-    type=click.Choice(["populations", "bursts"]),
+    type=click.Choice(["populations", "bursts", "digits"]),
     default="populations",
     show_default=True,
-    help="How spikes carry D integer levels: D neurons in one step, or one neuron in D steps, at a D-th of the"
-    " operations.",
+    help="How spikes carry D integer levels: D neurons in one step; one neuron in D steps, at a D-th of the operations;"
+    " or the binary digits of what it counts to, at half of those again, with more neurons and weights.",
 )
 nir_compat_option = click.option(
     "--nir-compat",

@@ -83,6 +83,26 @@ def synaptic_operations(spec: StudentSpec, rates: Sequence[Tensor]) -> Tensor:
     return total
 
 
+def digit_operations(spec: StudentSpec, digits: Sequence[Tensor]) -> Tensor:
+    """The same with levels as digits, of one time step: every spike meets each synapse once.
+
+    Without the few that make the digits, one a spike of the burst and digit, which never leave their channel.
+
+    Args:
+        spec: The student.
+        digits: Spikes a neuron of every LIF, scalars.
+
+    Returns:
+        A scalar with the gradient of the digits.
+    """
+    total = torch.zeros((), device=digits[0].device)
+    for layer, spikes in enumerate(digits):
+        out, _, kernel, _ = spec.conv_shape(layer + 1)
+        receivers = 1 + sum(source == layer + 1 for source, _ in spec.edges)
+        total = total + spikes * (spec.width / spec.unshuffle**2 * out * kernel**2 * receivers)
+    return total
+
+
 def sop_loss(operations: Tensor, target: float) -> Tensor:
     """log(operations / target) where it is above 0: the pull down is the same in shares at every size."""
     return (operations / target).clamp(min=1).log()

@@ -134,6 +134,9 @@ class TrainRecipe(BaseModel):
     sop_target: float | None = Field(
         None, gt=0, description="synaptic operations a pixel that training holds the student down to"
     )
+    sop_code: Literal["populations", "digits"] = Field(
+        "populations", description="how spikes carry levels where those operations are counted"
+    )
     sop_weight: float = Field(0.05, gt=0, description="weight of log(operations / sop_target) where it is above 0")
     surrogate: Literal["triangle", "atan", "sigmoid", "superspike"] = "triangle"
     dynamics: Literal["native", "norse"] = Field("native", description="whose LIF steps are used in training")
@@ -197,6 +200,8 @@ class Recipe(BaseModel):
             raise ValueError(
                 'train.quantize_from: batch norm needs a float stage; instead: student.norm = "none", or more than 0'
             )
+        if self.train.sop_code == "digits" and isinstance(self.student, StudentSpec) and self.student.steps > 1:
+            raise ValueError('train.sop_code: digits are of one time step; instead: "populations"')
         if isinstance(self.student, AnnSpec) and self.teacher is not None:
             raise ValueError("teacher: a non-spiking network is trained without a teacher")
         if self.train.aim == "teacher" and self.teacher is None:

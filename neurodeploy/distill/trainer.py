@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neurodeploy.distill.hints import PICTURES, HintAdapters, choose_hints, picture_guides
-from neurodeploy.distill.losses import fft_loss, pixel_loss, sop_loss, synaptic_operations
+from neurodeploy.distill.losses import digit_operations, fft_loss, pixel_loss, sop_loss, synaptic_operations
 from neurodeploy.distill.precision import quickest
 from neurodeploy.distill.recipe import AnnSpec, Recipe
 from neurodeploy.distill.schedules import gamma_at, lr_at
@@ -73,6 +73,7 @@ class Trainer:
             self.model = ANN_FAMILIES[spec.family](channels=spec.channels, width=spec.width, depth=spec.depth)
         else:
             self.student = SpikingStudent(recipe.student, surrogate=self.train.surrogate, dynamics=self.train.dynamics)
+            self.student.counts_digits = self.train.sop_target is not None and self.train.sop_code == "digits"
             if self.train.init is not None:
                 start_from(self.student, read_student(student_path(self.train.init)), self.train.init)
             self.model = self.student
@@ -172,7 +173,10 @@ class Trainer:
             loss = loss + gamma * hint
             parts["hint"] = hint.detach()
         if self.train.sop_target is not None:
-            operations = self.team.mean(synaptic_operations(self.student.spec, self.student.rates))
+            spec, student = self.student.spec, self.student
+            as_digits = self.train.sop_code == "digits"
+            counted = digit_operations(spec, student.digits) if as_digits else synaptic_operations(spec, student.rates)
+            operations = self.team.mean(counted)
             loss = loss + self.train.sop_weight * sop_loss(operations, self.train.sop_target)
             parts["sop"] = operations.detach()
         parts["rate"] = torch.stack(self.student.rates).mean().detach()

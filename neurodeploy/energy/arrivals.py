@@ -26,6 +26,12 @@ def is_plain(link: Connection) -> bool:
     return isinstance(link.node, IntegerConv) and link.node.groups == 1
 
 
+def is_counted(link: Connection) -> bool:
+    """Whether the kernel counts what arrives over a connection: one without groups, or one synapse a channel."""
+    one = isinstance(link.node, IntegerConv) and link.node.weight.shape[1:] == (1, 1, 1)
+    return is_plain(link) or (one and len(link.node.weight) == link.node.groups)  # type: ignore[union-attr]
+
+
 class LinkTables:
     """The tables of all convolutions behind each source of a network, made when they are first asked for."""
 

@@ -7,7 +7,7 @@ spikes, everything else (the input's codes, another convolution) is analog.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from neurodeploy.errors import UserError
 from neurodeploy.quantize.network import (
@@ -35,6 +35,9 @@ class Connection:
         copies: Populations of the receiver. With binary spikes each carries its own copy of the synapses.
         first: Whether this is the connection that the node's parameters are booked on.
         delay: Steps after which what the source sends arrives: the feedback edges in between, usually 0.
+        sends: Whether anything is sent over it. What digits of a layer send (:mod:`neurodeploy.quantize.digits`), an
+            ANN of the same shape computes from the layer itself: a connection that says this alone.
+        trained: Whether it stands for multiply-accumulates of that ANN; not the links to digits and what they send.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Connection:
     copies: int
     first: bool
     delay: int = 0
+    sends: bool = True
+    trained: bool = True
 
 
 def connections(net: IntegerNetwork) -> tuple[Connection, ...]:
@@ -63,7 +68,8 @@ def connections(net: IntegerNetwork) -> tuple[Connection, ...]:
             first = True
             for row, copies, after in _receivers(net, name):
                 for source, before in _roots(net, name):
-                    found.append(_connection(net, name, node, source, row, copies, first, before + after))
+                    link = _connection(net, name, node, source, row, copies, first, before + after)
+                    found += _by_digits(net, link)
                     first = False
         elif isinstance(node, IntegerLif | IntegerReadout):
             copies = len(node.levels) if isinstance(node, IntegerLif) else 1
@@ -71,6 +77,16 @@ def connections(net: IntegerNetwork) -> tuple[Connection, ...]:
                 if isinstance(net.nodes[source], IntegerLif | IntegerInput):
                     found.append(_connection(net, f"{source}->{name}", None, source, name, copies, False, delay))
     return tuple(found)
+
+
+def _by_digits(net: IntegerNetwork, link: Connection) -> Iterator[Connection]:
+    """A connection as it is, or what it stands for where digits of a layer send or receive."""
+    sender, receiver = net.nodes[link.source], net.nodes[link.row]
+    digits = sender if isinstance(sender, IntegerLif) and sender.digit_of else None
+    within = isinstance(receiver, IntegerLif) and bool(receiver.digit_of)
+    yield replace(link, trained=digits is None and not within)
+    if digits is not None and digits.digit == 1 and not within:
+        yield replace(link, source=digits.digit_of, sends=False)
 
 
 def fed_back(net: IntegerNetwork) -> frozenset[str]:

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.energy.arrivals import LinkTables, is_plain, places_reached
+from neurodeploy.energy.arrivals import LinkTables, is_counted, is_plain, places_reached
 from neurodeploy.energy.connections import Connection, connections
 from neurodeploy.energy.events import (
     Floats,
@@ -95,7 +95,8 @@ class OperationCounter:
         """Shapes of all nodes for images of the last size, as the kernel holds them."""
         plain = all(map(is_plain, self._from[net.input.name])) and not net.feedback
         self._plain_input = plain and kernel.missing() is None
-        self._plain = all(is_plain(link) and self._is_small(link) for link in self._links if link.spiking)
+        counts = is_counted if self._ticks else is_plain  # with ticks nobody asks which places receive something
+        self._plain = all(counts(link) and self._is_small(link) for link in self._links if link.spiking)
         self._nonzero = {link.name: weights_at(link) for link in self._links}
         self._empty: dict[tuple[Pair, bool], tuple[dict[str, Shape], dict[str, LayerCounts]]] = {}
         """What images of the last size hold before anything has run."""
@@ -221,10 +222,12 @@ class OperationCounter:
         row.spikes += spikes
         row.resets += spikes
         row.per_step["spikes"] = _added(row.per_step["spikes"], found.spikes)
-        row.activations_nonzero += found.ever
+        row.activations_nonzero += found.ever if row.activations else 0
         steps = len(found.spikes)
         for link, taps in zip(self._from[name], found.links, strict=True):
             receiver, factor = image.rows[link.row], link.copies * outputs_of(link)
+            if not link.sends:
+                continue
             operations = [factor * count for count in taps[:steps]]
             receiver.sop += sum(operations)
             receiver.per_step["sop"] = _added(receiver.per_step["sop"], operations)
@@ -276,7 +279,7 @@ class OperationCounter:
             return
         taps = histograms(self._from[name], events, origin, extent)
         for link in self._from[name]:
-            if step + link.delay >= self.net.host.steps:
+            if step + link.delay >= self.net.host.steps or not link.sends:
                 continue
             row, histogram = image.rows[link.row], taps[link.name]
             operations = link.copies * _sum(histogram) * outputs_of(link)
@@ -288,7 +291,8 @@ class OperationCounter:
         """Of every connection behind ``name``, the taps that something other than 0 arrives at in some step."""
         booked: set[str] = set()
         for link, arrived in zip(self._from[name], taps, strict=True):
-            if link.node is not None and link.name not in booked and step + link.delay < self.net.host.steps:
+            last = step + link.delay >= self.net.host.steps
+            if link.node is not None and link.trained and link.name not in booked and not last:
                 booked.add(link.name)
                 image.rows[link.row].ann_mac_nonzero += arrived * outputs_of(link)
 
@@ -327,7 +331,8 @@ class OperationCounter:
             for name, arrivals in counts.arrivals(found).items():
                 self._book_counts(image, name, arrivals)
         for name, ever in image.ever.items():
-            image.rows[name].activations_nonzero += int(np.count_nonzero(ever))
+            if image.rows[name].activations:
+                image.rows[name].activations_nonzero += int(np.count_nonzero(ever))
             if image.passes[name] > 1:
                 continue
             taps = histograms(self._from[name], ever.astype(np.float64), (0, 0), (ever.shape[1], ever.shape[2]))

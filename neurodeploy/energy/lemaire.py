@@ -55,13 +55,13 @@ def ann_pj(counts: Counts, profile: Profile, base: Baseline) -> float | None:
     total = base.mac * energy.mac.picojoules
     parts = ((base.additions, energy.add), (base.comparisons, energy.compare))
     total += sum(count * unit.picojoules for count, unit in parts if unit is not None)
-    for layer in counts.layers:
+    for layer in _of_ann(counts):
         mac, out = getattr(layer, counted) / images, layer.activations / images
-        held = (layer.inputs / images, layer.parameters, out)
+        held = (layer.ann_inputs / images, layer.parameters, out)
         inputs, weights, outputs = (access_price(table, size * WORD_BITS // 8).picojoules * share for size in held)
         total += mac * (inputs + weights) + layer.ann_passes * out * (weights + outputs)
         if energy.address_add is not None:
-            total += layer.ann_passes * (layer.inputs / images + out) * energy.address_add.picojoules
+            total += layer.ann_passes * (layer.ann_inputs / images + out) * energy.address_add.picojoules
     return total
 
 
@@ -70,9 +70,14 @@ def over_table(counts: Counts, profile: Profile) -> bool:
     largest = max((memory.capacity_bytes for memory in profile.energy.sram), default=None)
     images = len(counts.images)
     return largest is not None and any(
-        max(layer.inputs / images, layer.parameters, layer.activations / images) * WORD_BITS // 8 > largest
-        for layer in counts.layers
+        max(layer.ann_inputs / images, layer.parameters, layer.activations / images) * WORD_BITS // 8 > largest
+        for layer in _of_ann(counts)
     )
+
+
+def _of_ann(counts: Counts) -> Iterator[LayerCounts]:
+    """The layers that an ANN of the same shape has, too: not those that make digits of levels."""
+    return (layer for layer in counts.layers if layer.activations or layer.dense_mac)
 
 
 def access_price(table: list[MemoryPrice], size: float) -> Price:

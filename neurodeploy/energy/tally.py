@@ -44,7 +44,8 @@ class LayerCounts:
         dense_mac_padded: The same with the taps in the padding.
         ann_mac_nonzero: ``dense_mac`` restricted to inputs other than 0 (in any step, or in the step of the pass).
         activations: Outputs of one pass of an ANN; ``activations_nonzero`` those that are not 0 (in any step).
-        inputs: Places that drive it; ``synapses`` their in-bounds synapses, in all copies.
+        inputs: Places that drive it; ``synapses`` their in-bounds synapses, in all copies. ``ann_inputs``: those of the
+            ANN, which differ where levels are sent as digits.
         parameters: Weights, biases and thresholds, once; ``parameters_repeated`` as binary spikes carry them.
         state_bits: Current and membrane of all its neurons.
         per_step: Lists over time steps of ``spikes``, ``sop``, ``mac`` and ``neuron_updates_active``.
@@ -75,6 +76,7 @@ class LayerCounts:
     activations: int = 0
     activations_nonzero: int = 0
     inputs: int = 0
+    ann_inputs: int = 0
     synapses: int = 0
     parameters: int = 0
     parameters_repeated: int = 0
@@ -133,7 +135,7 @@ STEPPED = ("spikes", "sop", "mac", "neuron_updates_active")
 def merged(one: LayerCounts, other: LayerCounts) -> LayerCounts:
     """The same layer over the images of both."""
     largest = one if one.neurons >= other.neurons else other
-    summed = {key: getattr(one, key) + getattr(other, key) for key in (*COUNTED, "inputs", "synapses")}
+    summed = {key: getattr(one, key) + getattr(other, key) for key in (*COUNTED, "inputs", "ann_inputs", "synapses")}
     steps = {key: [a + b for a, b in zip(one.per_step[key], other.per_step[key], strict=True)] for key in one.per_step}
     return replace(largest, **summed, per_step=steps)
 
@@ -182,6 +184,7 @@ def _hold_neurons(row: LayerCounts, node: IntegerLif | IntegerReadout, steps: in
     places = row.shape[1] * row.shape[2]
     row.activations = row.shape[0] * places
     row.parameters = row.parameters_repeated = len(node.bias)
+    row.neurons = row.activations * (len(node.levels) if isinstance(node, IntegerLif) else 1)
     has_bias = bool(np.any(node.bias))
     if isinstance(node, IntegerLif):
         row.kind, row.populations = "spiking", len(node.levels)
@@ -190,9 +193,10 @@ def _hold_neurons(row: LayerCounts, node: IntegerLif | IntegerReadout, steps: in
         has_bias = has_bias or any(node.levels)
         decaying = sum(_decaying_channels(value, row.shape[0]) for value in (node.v_decay, node.i_decay))
         row.leak_multiplications = decaying * places * row.populations * steps
+        if node.digit_of:  # an ANN has no such layer
+            row.activations = row.parameters = 0
     else:
         row.kind = "readout"
-    row.neurons = row.activations * row.populations
     row.neuron_updates = row.neurons * steps
     row.state_bits = row.neurons * STATE_BITS * (2 if row.kind == "spiking" else 1)
     row.bias_additions = row.neuron_updates if has_bias else 0
@@ -222,13 +226,18 @@ def _hold_synapses(
     elif link.node is not None:
         once = padded = weights = link.node.weight.size
     sender = net.nodes[link.source]
-    row.driven_by = (*row.driven_by, (link.source, link.spiking))
-    row.inputs += places
-    row.synapses += once * link.copies
-    if link.first:
-        row.parameters += weights
+    if link.sends:
+        row.driven_by = (*row.driven_by, (link.source, link.spiking))
+        row.inputs += places
+        row.synapses += once * link.copies
+    if link.trained:
+        row.ann_inputs += places
+        row.parameters += weights if link.first else 0
+    if link.first and link.sends:
         row.parameters_repeated += weights * link.copies * (len(sender.levels) if isinstance(sender, IntegerLif) else 1)
-    if link.node is not None and link.name not in seen:  # an ANN computes a convolution once, whoever receives it
+    if (
+        link.node is not None and link.trained and link.name not in seen
+    ):  # an ANN computes a convolution once, whoever receives it
         row.dense_mac += once * passes
         row.dense_mac_padded += padded * passes
     if not link.spiking and link.node is None:  # a value without a weight: one addition
@@ -238,4 +247,4 @@ def _hold_synapses(
         row.mac += once * link.copies * shown
         analog = row.per_step["mac"]
         row.per_step["mac"] = [count + once * link.copies * (step < shown) for step, count in enumerate(analog)]
-    seen |= {link.name, f"{link.name} from {link.source}"}
+    seen |= {link.name, f"{link.name} from {link.source}"} if link.trained else set()

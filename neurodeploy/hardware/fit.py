@@ -11,7 +11,7 @@ from neurodeploy.hardware.placement import LimitUse, Placement, placement
 from neurodeploy.hardware.profile import Profile
 from neurodeploy.hardware.shapes import Size
 from neurodeploy.hardware.tables import Limit
-from neurodeploy.quantize.bounds import CURRENT_SHIFT, bias_fits, population_biases
+from neurodeploy.quantize.bounds import CURRENT_SHIFT, bias_fits, population_biases, weight_exponent
 from neurodeploy.quantize.levels import expand_levels
 from neurodeploy.quantize.network import IntArray, IntegerConv, IntegerDense, IntegerLif, IntegerNetwork
 
@@ -65,8 +65,11 @@ def _payload_findings(net: IntegerNetwork, profile: Profile) -> Iterator[Finding
 def _weight_findings(name: str, node: Weighted, profile: Profile) -> Iterator[Finding]:
     rules = profile.arithmetic
     low, high = int(node.weight.min(initial=0)), int(node.weight.max(initial=0))
-    least = int(rules.weight_min.value) if rules.weight_min else low
-    most = int(rules.weight_max.value) if rules.weight_max else high
+    # with an exponent a layer's weights may be so many times as large, and as coarse
+    largest = int(rules.weight_exponent_max.value) if rules.weight_exponent_max else 0
+    scale = 1 << min(weight_exponent(node.weight) or 0, largest)
+    least = int(rules.weight_min.value) * scale if rules.weight_min else low
+    most = int(rules.weight_max.value) * scale if rules.weight_max else high
     if low < least or high > most:
         yield Finding(name, "weights are out of range", f"{low}..{high}", f"{least}..{most}", "quantise for this chip")
     if rules.weight_step is not None:

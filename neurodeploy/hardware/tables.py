@@ -240,6 +240,9 @@ class Arithmetic(BaseModel):
     weight_min: Limit | None = None
     weight_max: Limit | None = None
     weight_step: Limit | None = Field(None, description="weights are multiples of this")
+    weight_exponent_max: Limit | None = Field(
+        None, description="a layer's weights may be such numbers times 2 to the power of at most this"
+    )
     state_bits: Count | None = Field(None, description="width of the current u and of the membrane v, each")
     state_shift: Limit | None = Field(None, description="input, threshold and bias are shifted left by this")
     vth_bits: Count | None = None

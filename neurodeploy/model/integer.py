@@ -25,9 +25,9 @@ class IntegerModel(Model):
     @property
     def parameters(self) -> int:
         """Weights, biases, and one threshold a population and layer."""
-        from neurodeploy.quantize.bursts import without_ticks
+        from neurodeploy.quantize.digits import as_trained
 
-        net = without_ticks(self.net)
+        net = as_trained(self.net)
         weights = sum(node.weight.size for node in net.nodes.values() if hasattr(node, "weight"))
         biases = sum(node.bias.size for node in net.nodes.values() if hasattr(node, "bias"))
         return int(weights + biases) + sum(len(node.levels) for node in net.lifs())

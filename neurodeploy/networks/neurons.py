@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -44,6 +45,47 @@ class Fired(NamedTuple):
 
     spikes: Tensor
     mean: Tensor
+
+
+class _Digits(torch.autograd.Function):
+    """Mean number of spikes that counts 0..D take as digits; see :mod:`neurodeploy.quantize.digits`.
+
+    Backward: that of log2(1 + count), which the number of binary digits rises with: a smaller count saves the more the
+    smaller it is. Saves the counts alone.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, counts: Tensor, digits: tuple[int, ...]) -> Tensor:
+        ctx.save_for_backward(counts)
+        total = torch.zeros((), device=counts.device)
+        rest = counts
+        for digit in digits:
+            sent = (rest / digit).floor()
+            rest = rest - digit * sent
+            total = total + sent.sum(dtype=torch.float32)
+        return total / counts.numel()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        (counts,) = ctx.saved_tensors
+        (grad,) = grads
+        if grad is None:
+            return None, None
+        return (grad / (math.log(2.0) * counts.numel())).to(counts.dtype) / (1.0 + counts), None
+
+
+def mean_digits(counts: Tensor, digits: tuple[int, ...]) -> Tensor:
+    """Mean number of spikes of neurons that send counts as digits.
+
+    Args:
+        counts: Integers 0..D of any shape and float dtype.
+        digits: The largest first, the last 1.
+
+    Returns:
+        A float32 scalar.
+    """
+    mean: Tensor = _Digits.apply(counts, digits)  # type: ignore[no-untyped-call]
+    return mean
 
 
 WINDOW = (0.5, 0.5)

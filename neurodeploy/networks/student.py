@@ -25,8 +25,9 @@ from neurodeploy.graph.spec import (
     population_shifts,
     threshold_offset,
 )
-from neurodeploy.networks.neurons import SURROGATES, Fired, levels, levels_on_grid, lif, norse_lif
+from neurodeploy.networks.neurons import SURROGATES, Fired, levels, levels_on_grid, lif, mean_digits, norse_lif
 from neurodeploy.networks.rounding import WEIGHT_MAX, WEIGHT_MIN
+from neurodeploy.quantize.digits import digits_of
 
 BIAS_LIMIT = 4095
 """Largest mantissa of a bias, 13 bits with sign."""
@@ -80,6 +81,9 @@ class SpikingStudent(nn.Module):
         self.register_buffer("weight_steps", torch.ones(spec.depth + 1, dtype=torch.float64))
         self.register_buffer("bias_grains", torch.ones(spec.depth + 1, dtype=torch.int64))
         self.rates: list[Tensor] = []
+        self.digits: list[Tensor] = []
+        """Of every LIF the mean number of spikes a neuron, its levels sent as digits, where they are counted."""
+        self.counts_digits = False
         self.convolve: Callable[..., Tensor] = F.conv2d
         """What convolves in training off the grid; scores and the grid have the plain convolution always."""
         self._watch: Callable[[int, Tensor], None] | None = None
@@ -169,7 +173,7 @@ class SpikingStudent(nn.Module):
             signal = torch.cat([signal, noise[:, None, None, None].expand(-1, 1, *signal.shape[2:])], 1)
         batch, steps = signal.shape[0], spec.steps
         currents: list[Tensor] = []
-        self.rates = []
+        self.rates, self.digits = [], []
         for layer in range(spec.depth):
             current = self._current(layer, signal)
             if spec.edges:
@@ -187,6 +191,8 @@ class SpikingStudent(nn.Module):
             elif wanted.get(name) == "spikes":
                 found[name] = (spikes.mean(0) if steps > 1 else spikes) / spec.levels
             self.rates.append(mean / spec.levels)
+            if self.counts_digits:
+                self.digits.append(mean_digits(spikes, digits_of(spec.levels)))
             signal = spikes.flatten(0, 1) if steps > 1 and layer + 1 < spec.depth else spikes
         out = self._current(spec.depth, signal.mean(0) if steps > 1 else signal)
         out = F.pixel_shuffle(out, spec.unshuffle) if spec.unshuffle > 1 else out

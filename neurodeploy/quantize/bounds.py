@@ -19,6 +19,9 @@ from neurodeploy.quantize.network import (
 WEIGHT_RANGE = (-256, 254)
 """Mixed-sign 8-bit weights: even numbers (``lava.utils.weightutils``)."""
 
+WEIGHT_EXPONENT_MAX = 7
+"""Weights may be such numbers times ``2**e``, one e for a layer of them (``lava.proc.conv.process``: weight_exp)."""
+
 VTH_MAX = (1 << 17) - 1
 """Threshold mantissa, 17 bits (``lava.proc.lif.process``)."""
 
@@ -50,7 +53,7 @@ def range_findings(net: IntegerNetwork) -> list[Finding]:
 def _node_findings(node: object) -> Iterator[Finding]:
     if isinstance(node, IntegerConv | IntegerDense):
         low, high = int(node.weight.min(initial=0)), int(node.weight.max(initial=0))
-        if low < WEIGHT_RANGE[0] or high > WEIGHT_RANGE[1]:
+        if weight_exponent(node.weight) is None:
             yield Finding(node.name, "weights are out of range", f"{low}..{high}", "-256..254")
         elif np.any(node.weight % 2):
             yield Finding(
@@ -76,6 +79,19 @@ def _node_findings(node: object) -> Iterator[Finding]:
                 "thresholds of their own for the populations, or a larger weight step",
                 severity="warning",
             )
+
+
+def weight_exponent(weight: IntArray) -> int | None:
+    """The least e with which weights are even numbers of -256..254 times ``2**e``; odd ones have 0.
+
+    Returns:
+        e, 0 to :data:`WEIGHT_EXPONENT_MAX`; None where they are too large, or no such multiples.
+    """
+    low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
+    for exponent in range(WEIGHT_EXPONENT_MAX + 1):
+        if low >= WEIGHT_RANGE[0] << exponent and high <= WEIGHT_RANGE[1] << exponent:
+            return exponent if not exponent or not np.any(weight % (2 << exponent)) else None
+    return None
 
 
 def bias_range(node: IntegerLif) -> tuple[int, int]:

@@ -21,7 +21,7 @@ what those large ticks are too coarse for. Everything is plain LIF with hard res
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -50,35 +50,43 @@ CLIMB = 2
 
 
 @dataclass(frozen=True)
-class InBursts:
-    """A network in bursts, and what was noticed.
+class Coded:
+    """A network whose levels are sent in time, and what was noticed.
 
     Attributes:
         net: The network: every LIF has one population, its host has ticks.
         findings: Warnings: layers whose membranes some input could drive out of what a tick can hold.
+        starts: Spiking layer -> the step in which its burst begins.
     """
 
     net: IntegerNetwork
     findings: tuple[Finding, ...]
+    starts: Mapping[str, int]
 
 
-def in_bursts(net: IntegerNetwork) -> InBursts:
+def _one(levels: int) -> int:
+    """The most levels of a neuron that arrive in one step, if each is a spike of its own."""
+    return min(levels, 1)
+
+
+def in_bursts(net: IntegerNetwork, at_once: Callable[[int], int] = _one) -> Coded:
     """The same network with its levels in time; its readout is the same, value by value, and so is every count.
 
     Args:
         net: A network in its compact form with one time step, of convolutions that keep the resolution.
+        at_once: Levels D -> the most levels of a neuron that arrive in one step.
 
     Raises:
         FindingsError: Everything that keeps its levels from being sent in bursts.
     """
     findings = _findings(net)
     if not findings:
-        builder = _Builder(net)
+        builder = _Builder(net, at_once)
         made = builder.build()
         findings = builder.refused
         if not findings:
-            return InBursts(made, tuple(builder.findings))
-    raise FindingsError("the levels cannot be sent in bursts", findings)
+            return Coded(made, tuple(builder.findings), builder.starts)
+    raise FindingsError("the levels cannot be sent in time", findings)
 
 
 def _findings(net: IntegerNetwork) -> list[Finding]:
@@ -147,8 +155,10 @@ class _Ticks:
 
 
 class _Builder:
-    def __init__(self, net: IntegerNetwork) -> None:
+    def __init__(self, net: IntegerNetwork, at_once: Callable[[int], int]) -> None:
         self.net = net
+        self.at_once = at_once
+        self.starts = self._starts()
         self.ticks = _Ticks()
         self.weights: dict[str, dict[str, IntArray]] = {}
         """Neurons -> tick -> (C,) weights of its synapses."""
@@ -157,7 +167,7 @@ class _Builder:
         self.ranges = current_ranges(net)
 
     def build(self) -> IntegerNetwork:
-        starts = self._starts()
+        starts = self.starts
         nodes: dict[str, IntegerNode] = {}
         steps = starts[self.net.readout.name] + 1
         steps += 1 - steps % 2  # odd, so that an odd bias can be added up over the steps
@@ -221,15 +231,15 @@ class _Builder:
     def _hold(self, node: IntegerLif, start: int, spacing: int, below: int) -> int:
         """How far below 0 a membrane is held while it adds up: any input stays above the register's end and below 0."""
         even = node.bias - node.bias % 2
-        low, high, at_once = (np.zeros(len(even), np.int64) for _ in range(3))
+        low, high, last = (np.zeros(len(even), np.int64) for _ in range(3))
         for conv in self.net.sources(node.name):
             (source,) = self.net.sources(conv)
             low, high = low + self.ranges[conv][0], high + self.ranges[conv][1]
             sender = self.net.nodes[source]
             count = len(sender.levels) if isinstance(sender, IntegerLif) else 1
-            at_once = at_once + self.ranges[conv][1] // count
+            last = last + -(-self.ranges[conv][1] * self.at_once(count) // count)
         least = int(np.max(high + even)) + spacing * start + COARSE
-        most = min(CURRENT_MAX + int(np.min(low + even)) - COARSE, CURRENT_MAX + below - int(np.max(at_once)))
+        most = min(CURRENT_MAX + int(np.min(low + even)) - COARSE, CURRENT_MAX + below - int(np.max(last)))
         if least > most:
             self.findings.append(
                 Finding(
@@ -275,7 +285,7 @@ class _Builder:
             elif name in made:
                 carried = {tick: row for tick, row in self.weights.get(name, {}).items() if tick in sent and row.any()}
                 if carried:
-                    link = _unused(f"ticks_{name}", (*net.nodes, *nodes))
+                    link = unused(f"ticks_{name}", (*net.nodes, *nodes))
                     weight = np.zeros((len(next(iter(carried.values()))), inputs, 1, 1), np.int64)
                     for tick, row in carried.items():
                         weight[:, places[tick], 0, 0] = row
@@ -344,6 +354,10 @@ def most_spikes(net: IntegerNetwork) -> dict[str, int]:
             start = max((step for step, value in sent if value > 0), default=0)
             stop = min((step for step, value in sent if value < 0 and step > start), default=steps)
             found[target] = stop - start
+    for node in net.lifs():
+        if node.digit_of:  # the largest digit may be sent more than once
+            largest = max(other.digit for other in net.lifs() if other.digit_of == node.digit_of)
+            found[node.name] = found[node.digit_of] // largest if node.digit == largest else 1
     return found
 
 
@@ -353,7 +367,8 @@ def _column(node: IntegerNode, place: int) -> IntArray:
     return node.weight[:, place, 0, 0]
 
 
-def _unused(wish: str, taken: Sequence[str]) -> str:
+def unused(wish: str, taken: Sequence[str]) -> str:
+    """A name like the one that is wished for, which nothing has."""
     while wish in taken:
         wish += "_"
     return wish

@@ -67,6 +67,9 @@ class IntegerLif:
         bias: mantissa a channel (C,), added to v as ``bias << 6`` at every step.
         levels: bias offset of each population. Population i has the bias ``bias + levels[i]``; all share the incoming
             weights; the number of populations that spike (0..D) is what the next convolution receives.
+        digit_of: Name of the layer whose bursts this one turns into one digit, see :mod:`neurodeploy.quantize.digits`;
+            else empty.
+        digit: What one of its spikes stands for then; else 0.
     """
 
     name: str
@@ -75,6 +78,8 @@ class IntegerLif:
     v_decay: int | IntArray = 4096
     i_decay: int | IntArray = 4096
     levels: tuple[int, ...] = (0,)
+    digit_of: str = ""
+    digit: int = 0
 
 
 @dataclass(frozen=True)

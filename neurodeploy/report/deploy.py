@@ -17,7 +17,7 @@ from neurodeploy.hardware.profile import load_profile
 from neurodeploy.images.datasets import Sample
 from neurodeploy.images.io import write_image
 from neurodeploy.model.base import Facts, Model, Restorer
-from neurodeploy.model.bursts import burst_model
+from neurodeploy.model.coded import Code, coded_model
 from neurodeploy.model.student import StudentModel
 from neurodeploy.report.activity import activity
 from neurodeploy.report.deploy_page import (
@@ -41,7 +41,7 @@ from neurodeploy.targets.base import Deployable
 from neurodeploy.targets.bundle import Bundle
 from neurodeploy.targets.export import export
 from neurodeploy.targets.verify import verify
-from neurodeploy.zoo import Code, find_entry, recipe_path, resolve
+from neurodeploy.zoo import find_entry, recipe_path, resolve
 
 if TYPE_CHECKING:
     from neurodeploy.distill.recipe import Recipe
@@ -129,7 +129,7 @@ def deploy(
     teacher = None if chosen.teacher is None else resolve(chosen.teacher.model)
     samples = _held_out(chosen, images)
     tell(0, 1, f"exporting to {target}")
-    coded = student if code == "populations" else burst_model(student)
+    coded = coded_model(student, code)
     bundle = export(_deployable(student, coded, samples[0]), target, folder / BUNDLE, force=resume or force)
     tell(0, 1, "verifying the bundle in every reader that is installed")
     verified = verify(bundle.path)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from neurodeploy.errors import UserError
 from neurodeploy.images.io import read_image
 from neurodeploy.model.base import Model
-from neurodeploy.model.bursts import BurstModel
+from neurodeploy.model.coded import CodedModel
 from neurodeploy.model.integer import IntegerModel
 from neurodeploy.report.evaluate import trained_degradation
 from neurodeploy.targets.base import Deployable
@@ -46,7 +46,7 @@ def deployable(
         image=picture,
         calibration=codes,
         about=_about(model),
-        noticed=model.noticed if isinstance(model, BurstModel) else (),
+        noticed=model.noticed if isinstance(model, CodedModel) else (),
     )
 
 

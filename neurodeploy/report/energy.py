@@ -17,7 +17,7 @@ from neurodeploy.energy.price import price
 from neurodeploy.energy.results import Counts
 from neurodeploy.energy.verdict import verdict
 from neurodeploy.hardware.profile import Profile
-from neurodeploy.quantize.bursts import without_ticks
+from neurodeploy.quantize.digits import as_trained
 from neurodeploy.report import numbers
 from neurodeploy.report.neurobench import neurobench
 from neurodeploy.report.placing import chips_of, placements
@@ -145,7 +145,7 @@ def energy_tables(report: Mapping[str, Any]) -> list[Table]:
 
 
 def _parameters(counts: Counts, teacher: Teacher | None) -> dict[str, Any]:
-    tensors = parameter_table(without_ticks(counts.net))
+    tensors = parameter_table(as_trained(counts.net))
     return {
         "total": sum(row["count"] for row in tensors),
         "repeated": counts.total("parameters_repeated"),

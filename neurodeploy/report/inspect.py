@@ -73,9 +73,10 @@ def _bundle(path: Path) -> dict[str, Any]:
 
 
 def _levels(manifest: Manifest) -> str:
+    repeated = manifest.model.parameters_repeated > manifest.model.parameters
     if manifest.host.ticks:
-        return "in bursts"
-    return "in populations" if manifest.model.parameters_repeated > manifest.model.parameters else "none"
+        return "as digits" if repeated else "in bursts"
+    return "in populations" if repeated else "none"
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from neurodeploy.energy.geometry import node_shapes, synapses
 from neurodeploy.energy.parameters import parameter_table
 from neurodeploy.energy.results import Counts
 from neurodeploy.quantize.bursts import without_ticks
+from neurodeploy.quantize.digits import as_trained
 from neurodeploy.quantize.network import IntegerConv, IntegerLif
 
 OPERATIONS_PER_UPDATE = 4
@@ -23,7 +24,7 @@ OPERATIONS_PER_UPDATE = 4
 
 def neurobench(counts: Counts) -> dict[str, Any]:
     """The counts with NeuroBench's keys."""
-    tensors = parameter_table(without_ticks(counts.net))
+    tensors = parameter_table(as_trained(counts.net))
     weights = [row for row in tensors if row["name"].endswith(".weight")]
     connected = sum(row["count"] for row in weights)
     spiking = [layer for layer in counts.layers if layer.kind == "spiking"]
@@ -53,7 +54,7 @@ def _dense(counts: Counts) -> float:
     for image in counts.images:
         shapes = node_shapes(net, image.extent)
         for link in connections(net):
-            if link.node is None:
+            if link.node is None or not link.sends:
                 continue
             once = (
                 synapses(link.node, shapes[link.source][1:])

@@ -17,7 +17,8 @@ from neurodeploy.graph.student_file import read_student
 from neurodeploy.images.metrics import psnr, ssim
 from neurodeploy.model.base import Facts, Model
 from neurodeploy.model.student import StudentModel
-from neurodeploy.quantize.bursts import InBursts, in_bursts
+from neurodeploy.quantize.bursts import Coded
+from neurodeploy.quantize.digits import in_digits
 from neurodeploy.quantize.network import IntegerNetwork
 from neurodeploy.report.evaluate import ImageSet
 from neurodeploy.report.measure import count_teacher
@@ -62,8 +63,8 @@ def score_student(
     Returns:
         ``psnr_db`` (integers) and ``psnr_std_db``, ``psnr_least_db`` over the pictures, ``input_psnr_db``, ``ssim``,
         ``psnr_grid_db``, ``psnr_float_db`` (None where not scored), for RGB ``psnr_y_db``; ``worst_gain_db`` and
-        ``worst_image``; ``parameters``; ``sop`` and ``mac`` an image, ``rate``; ``op_only``; ``images[]``; ``bursts``:
-        ``T``, ``sop``, ``mac`` and ``op_only`` of the same pictures with the levels in bursts, run as well, or None
+        ``worst_image``; ``parameters``; ``sop`` and ``mac`` an image, ``rate``; ``op_only``; ``images[]``; ``digits``:
+        ``T``, ``sop``, ``mac`` and ``op_only`` of the same pictures with the levels as digits, run as well, or None
         where they cannot be sent so, or restore another picture (which only a membrane without a bound can do).
 
     Raises:
@@ -75,7 +76,7 @@ def score_student(
     net = model.integer()
     counter = OperationCounter(net)
     coded = _coded(net)
-    counter_of_bursts = None if coded is None else OperationCounter(coded.net)
+    counter_of_digits = None if coded is None else OperationCounter(coded.net)
     before = float_student(model) if stages else None
     others = {
         "grid": model.restorer("float") if stages else None,
@@ -90,13 +91,13 @@ def score_student(
         counter.begin(sample.name)
         restored = restore(net, sample.degraded, tile=tile, observer=counter)
         sizes.append((sample.degraded.shape[1], sample.degraded.shape[2]))
-        if coded is not None and counter_of_bursts is not None:
-            counter_of_bursts.begin(sample.name)
-            same = restore(coded.net, sample.degraded, tile=tile, observer=counter_of_bursts)
+        if coded is not None and counter_of_digits is not None:
+            counter_of_digits.begin(sample.name)
+            same = restore(coded.net, sample.degraded, tile=tile, observer=counter_of_digits)
             if np.abs(same - restored).max() > 1e-9:
                 if not coded.findings:
-                    raise InternalError(f"{sample.name}: bursts restore another picture than populations")
-                coded = counter_of_bursts = None
+                    raise InternalError(f"{sample.name}: digits restore another picture than populations")
+                coded = counter_of_digits = None
         row: dict[str, Any] = {
             "name": sample.name,
             "psnr_db": psnr(restored, sample.clean),
@@ -128,7 +129,7 @@ def score_student(
         "rate": sum(layer.spikes for layer in spiking) / max(1, sum(layer.neuron_updates for layer in spiking)),
         "teacher": None if teacher is None else teacher.name,
         "op_only": op_only(counts, compared),
-        "bursts": None if counter_of_bursts is None else _costs(counter_of_bursts.counts(), compared),
+        "digits": None if counter_of_digits is None else _costs(counter_of_digits.counts(), compared),
         "images": rows,
     }
 
@@ -142,9 +143,9 @@ def _costs(counts: Counts, teacher: Teacher | None) -> dict[str, Any]:
     }
 
 
-def _coded(net: IntegerNetwork) -> InBursts | None:
+def _coded(net: IntegerNetwork) -> Coded | None:
     try:
-        return in_bursts(net)
+        return in_digits(net)
     except FindingsError:
         return None
 
@@ -177,9 +178,9 @@ COLUMNS = (
     ("sop", "SOP a pixel"),
     ("mac", "MAC a pixel"),
     ("ratio", "teacher's energy: fp32, int8"),
-    ("burst_sop", "bursts: SOP a pixel"),
-    ("burst_mac", "MAC a pixel"),
-    ("burst_ratio", "teacher's energy: fp32, int8"),
+    ("digit_sop", "digits: SOP a pixel"),
+    ("digit_mac", "MAC a pixel"),
+    ("digit_ratio", "teacher's energy: fp32, int8"),
 )
 """Keys of :func:`table_row` and headings."""
 
@@ -210,7 +211,7 @@ def table_row(score: Mapping[str, Any]) -> dict[str, str]:
         "worst": f"{score['worst_gain_db']:+.2f}",
         "parameters": f"{score['parameters']:,}",
         **dict(zip(("sop", "mac", "ratio"), costs(score), strict=True)),
-        **dict(zip(("burst_sop", "burst_mac", "burst_ratio"), costs(score["bursts"]), strict=True)),
+        **dict(zip(("digit_sop", "digit_mac", "digit_ratio"), costs(score["digits"]), strict=True)),
     }
 
 
@@ -219,8 +220,8 @@ TABLE_NOTE = (
     " pictures; RGB for colour. SOP: synaptic operations, MAC: multiply-accumulates of the first layer's analog input."
     " Energy: arithmetic alone (4.6 pJ a MAC and 0.9 pJ an SOP in fp32), so many times the student's is the teacher's;"
     " then with 8-bit integers on both sides. First with every integer level as a population of neurons, in one step;"
-    " then with the levels as bursts of one neuron (`--code bursts`: the same pictures in more steps), whose ticks are"
-    " among the MACs."
+    " then with the levels as binary digits, sent in time (`--code digits`: the same pictures in more steps): the SOPs"
+    " hold all spikes that make the digits, the MACs the host's ticks."
 )
 
 

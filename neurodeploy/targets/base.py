@@ -154,7 +154,7 @@ def tick_findings(net: IntegerNetwork) -> list[Finding]:
     """For targets whose files have no place for what the host sends beside the codes."""
     if not net.host.ticks:
         return []
-    rule = "levels in bursts want ticks beside the codes, which the files of this target do not carry"
+    rule = "levels sent in time want ticks beside the codes, which the files of this target do not carry"
     return [Finding(net.input.name, rule, f"{len(net.host.ticks)} channels", "0", "--code populations")]
 
 

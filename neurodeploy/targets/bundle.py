@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import neurodeploy
 from neurodeploy.errors import Finding, FindingsError, InternalError, UserError
 from neurodeploy.quantize.bursts import without_ticks
+from neurodeploy.quantize.digits import as_trained
 from neurodeploy.quantize.network import (
     IntegerConv,
     IntegerDense,
@@ -241,7 +242,7 @@ def finish(folder: Path, job: Job, written: Written, contents: Contents) -> Mani
         options=dict(job.options),
         model=Model(
             name=contents.name,
-            parameters=parameters(without_ticks(net)),
+            parameters=parameters(as_trained(net)),
             parameters_repeated=parameters(without_ticks(job.expanded)),
             about=dict(contents.about),
         ),

@@ -39,7 +39,7 @@ from neurodeploy.targets.lava_program import NETWORK as NETWORK_JSON
 from neurodeploy.targets.lava_program import PROGRAM, read_program, write_program
 from neurodeploy.targets.lava_write import write_net
 from neurodeploy.targets.manifest import Manifest
-from neurodeploy.targets.registers import neuron_findings
+from neurodeploy.targets.registers import exponent_findings, neuron_findings
 
 name = "lava"
 summary = "Lava's CPU models of Loihi 2: network.net for netx (chains), a lava-nc program (graphs), and a script"
@@ -74,7 +74,7 @@ def node_findings(node: IntegerNode) -> list[Finding]:
 def check(job: Job) -> list[Finding]:
     """Everything that keeps a network out of the form that was asked for, or out of both."""
     findings = [finding for node in job.expanded.nodes.values() for finding in node_findings(node)]
-    findings += form_findings(job.expanded, form(job))
+    findings += [*form_findings(job.expanded, form(job)), *exponent_findings(job.expanded)]
     most = (1 << (MESSAGE_BITS - 1)) - 1
     host = job.network.host
     if not -most - 1 <= host.input_min <= host.input_max <= most:
@@ -98,9 +98,8 @@ def form_findings(net: IntegerNetwork, wanted: Form) -> list[Finding]:
     if found := feedback_findings(net, "a netx file is a chain", "the form 'program' of target lava"):
         return found
     findings = chain_findings(net)
-    findings += [
-        found for node in net.nodes.values() if isinstance(node, IntegerDense) for found in netx_findings(node)
-    ]
+    weighted = [node for node in net.nodes.values() if isinstance(node, IntegerConv | IntegerDense)]
+    findings += [found for node in weighted for found in netx_findings(node)]
     findings += [found for node in net.lifs() for found in bias_findings(node)]
     return findings or readout_findings(net)
 

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from neurodeploy.errors import Finding
-from neurodeploy.quantize.bounds import CURRENT_SHIFT, bias_fits, bias_range, channel_ranges, population_biases
+from neurodeploy.quantize.bounds import (
+    CURRENT_SHIFT,
+    bias_fits,
+    bias_range,
+    channel_ranges,
+    population_biases,
+    weight_exponent,
+)
 from neurodeploy.quantize.bursts import most_spikes
 from neurodeploy.quantize.network import (
     IntArray,
@@ -141,17 +148,20 @@ def _sequence_findings(nodes: list[IntegerNode]) -> list[Finding]:
     return findings
 
 
-def weight_findings(node: IntegerConv | IntegerDense) -> list[Finding]:
-    """Weights that netx and Lava would take without a word and compute something else with, or the chip cannot hold."""
-    return [*process_findings(node), *(netx_findings(node) if isinstance(node, IntegerDense) else [])]
-
-
 def process_findings(node: IntegerConv | IntegerDense) -> list[Finding]:
-    """The same for the processes of lava-nc alone."""
+    """Weights that Lava's processes would take and compute something else with, or the chip cannot hold."""
     return [*range_findings(node), *(_conv_findings(node) if isinstance(node, IntegerConv) else [])]
 
 
-def netx_findings(node: IntegerDense) -> list[Finding]:
+def netx_findings(node: IntegerConv | IntegerDense) -> list[Finding]:
+    """Weights that a netx file has no place for: with an exponent, or of a matrix that netx scales out of range."""
+    if exponent := weight_exponent(node.weight):
+        rule = "weights need an exponent, which a netx file has no place for"
+        return [Finding(node.name, rule, f"2**{exponent}", instead="the form 'program' of target lava")]
+    return _matrix_findings(node) if isinstance(node, IntegerDense) else []
+
+
+def _matrix_findings(node: IntegerDense) -> list[Finding]:
     """Dense layers that netx, which scales matrices to fill 8 bits, brings out of range."""
     low, high = int(node.weight.min(initial=0)), int(node.weight.max(initial=0))
     if not np.any(node.weight):

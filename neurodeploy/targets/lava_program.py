@@ -10,6 +10,7 @@ import json
 import keyword
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -70,13 +71,27 @@ class _Plain(BaseModel):
     name: str
 
 
-class _Lif(BaseModel):
+class _Neurons(BaseModel):
     model_config = _STRICT
-    kind: Literal["lif"] = "lif"
     name: str
     vth: int = Field(ge=0, lt=1 << 17)
     i_decay: Annotated[int, Field(ge=0, le=4096)] | Literal["channels"]
     v_decay: Annotated[int, Field(ge=0, le=4096)] | Literal["channels"]
+
+
+class _Lif(_Neurons):
+    kind: Literal["lif"] = "lif"
+
+
+class _Digit(_Neurons):
+    """Neurons that send one digit of what another layer counts to."""
+
+    kind: Literal["digit"] = "digit"
+    of: str = Field(min_length=1)
+    digit: int = Field(ge=1, le=128)
+
+
+_Row = _Input | _Conv | _Plain | _Lif | _Digit
 
 
 class _File(BaseModel):
@@ -88,7 +103,7 @@ class _File(BaseModel):
     arithmetic: str
     host: HostSide
     units: dict[str, float]
-    nodes: list[Annotated[_Input | _Conv | _Plain | _Lif, Field(discriminator="kind")]] = Field(max_length=1000)
+    nodes: list[Annotated[_Row, Field(discriminator="kind")]] = Field(max_length=1000)
     edges: list[tuple[str, str]] = Field(max_length=10000)
 
 
@@ -118,7 +133,7 @@ def write_program(
     (folder / NETWORK).write_text(content + "\n", encoding="utf-8", newline="\n")
 
 
-def _row(node: IntegerNode) -> _Input | _Conv | _Plain | _Lif:
+def _row(node: IntegerNode) -> _Row:
     if isinstance(node, IntegerInput):
         return _Input(name=node.name, channels=node.channels)
     if isinstance(node, IntegerConv):
@@ -127,7 +142,10 @@ def _row(node: IntegerNode) -> _Input | _Conv | _Plain | _Lif:
         )
     if isinstance(node, IntegerLif):
         i_decay, v_decay = (int(value) if np.ndim(value) == 0 else "channels" for value in (node.i_decay, node.v_decay))
-        return _Lif.model_validate({"name": node.name, "vth": node.vth, "i_decay": i_decay, "v_decay": v_decay})
+        values = {"name": node.name, "vth": node.vth, "i_decay": i_decay, "v_decay": v_decay}
+        if node.digit_of:
+            return _Digit.model_validate({**values, "of": node.digit_of, "digit": node.digit})
+        return _Lif.model_validate(values)
     kinds = {IntegerDense: "dense", IntegerFlatten: "flatten", IntegerReadout: "readout"}
     return _Plain.model_validate({"kind": kinds[type(node)], "name": node.name})
 
@@ -298,7 +316,7 @@ def read_program(folder: Path) -> IntegerNetwork:
     return fold_levels(net)
 
 
-def _node(row: _Input | _Conv | _Plain | _Lif, arrays: Mapping[str, NDArray[Any]], path: Path) -> IntegerNode:
+def _node(row: _Row, arrays: Mapping[str, NDArray[Any]], path: Path) -> IntegerNode:
     def take(key: str, dims: int) -> IntArray:
         values = arrays.get(key)
         if values is None or values.ndim != dims or values.dtype.kind != "i" or 0 in values.shape:
@@ -309,12 +327,13 @@ def _node(row: _Input | _Conv | _Plain | _Lif, arrays: Mapping[str, NDArray[Any]
         return IntegerInput(row.name, row.channels)
     if isinstance(row, _Conv):
         return IntegerConv(row.name, take(row.name, 4), row.stride, row.padding, row.dilation, row.groups)
-    if isinstance(row, _Lif):
+    if isinstance(row, _Lif | _Digit):
         i_decay, v_decay = (
             take(f"{row.name}.{key}", 1) if value == "channels" else int(value)
             for key, value in (("i_decay", row.i_decay), ("v_decay", row.v_decay))
         )
-        return IntegerLif(row.name, row.vth, take(f"{row.name}.bias", 1), v_decay, i_decay)
+        made = IntegerLif(row.name, row.vth, take(f"{row.name}.bias", 1), v_decay, i_decay)
+        return replace(made, digit_of=row.of, digit=row.digit) if isinstance(row, _Digit) else made
     if row.kind == "dense":
         return IntegerDense(row.name, take(row.name, 2))
     return IntegerFlatten(row.name) if row.kind == "flatten" else IntegerReadout(row.name, take(f"{row.name}.bias", 1))

@@ -15,6 +15,7 @@ from neurodeploy.quantize.network import IntegerNetwork, IntegerNode
 from neurodeploy.targets import lava, nir
 from neurodeploy.targets.base import Job, NotWritten, Written
 from neurodeploy.targets.manifest import Manifest
+from neurodeploy.targets.registers import exponent_findings
 
 name = "loihi2"
 summary = "network.nir and the files of target lava, with an estimate of cores and chips and what does not fit"
@@ -35,6 +36,7 @@ def supports(node: IntegerNode) -> Finding | None:
 def check(job: Job) -> list[Finding]:
     """What the chip's registers cannot hold, and, where no file can be written, why each of them cannot."""
     findings = [found for node in job.expanded.nodes.values() for found in lava.node_findings(node)]
+    findings += exponent_findings(job.expanded)
     reasons = [target.check(job) for _, target in _PARTS]
     if all(_errors(found) for found in reasons):
         known = set(findings)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from neurodeploy.errors import Finding
-from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerLif, IntegerReadout
+from neurodeploy.quantize.bounds import WEIGHT_EXPONENT_MAX, weight_exponent
+from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerLif, IntegerNetwork, IntegerReadout
 
 WEIGHT_MIN, WEIGHT_MAX = -256, 254
 """Mixed-sign weights of 8 bits: even numbers."""
@@ -18,12 +19,12 @@ BIAS_MAX = VTH_MAX
 
 
 def range_findings(node: IntegerConv | IntegerDense) -> list[Finding]:
-    """Weights that are no even numbers of the chip's 8 bits."""
+    """Weights that are no even numbers of the chip's 8 bits, with an exponent or without."""
     name, weight = node.name, node.weight
     low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
     odd = int((weight % 2 != 0).sum())
     findings = []
-    if low < WEIGHT_MIN or high > WEIGHT_MAX:
+    if weight_exponent(weight) is None:
         findings.append(
             Finding(
                 name,
@@ -38,6 +39,29 @@ def range_findings(node: IntegerConv | IntegerDense) -> list[Finding]:
             Finding(name, "weights are not multiples of 2", f"{odd} odd weights", instead="quantise for this chip")
         )
     return findings
+
+
+def exponent_findings(net: IntegerNetwork) -> list[Finding]:
+    """Says of a network whether it needs exponents of weights, which the chip has and Lava's convolution ignores."""
+    found = {
+        name: weight_exponent(node.weight) or 0
+        for name, node in net.nodes.items()
+        if isinstance(node, IntegerConv | IntegerDense)
+    }
+    many = [name for name, exponent in found.items() if exponent]
+    if not many:
+        return []
+    return [
+        Finding(
+            "network",
+            f"weights of {len(many)} layers are numbers of 8 bits times a power of two: the chip has an exponent for"
+            " that, which Lava's Conv leaves out, so that its program holds the products",
+            have=f"times up to {1 << max(found.values())}",
+            limit=f"times {1 << WEIGHT_EXPONENT_MAX}",
+            instead="--code bursts, should the chip's software refuse them",
+            severity="warning",
+        )
+    ]
 
 
 def neuron_findings(node: IntegerLif | IntegerReadout) -> list[Finding]:

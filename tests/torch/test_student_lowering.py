@@ -12,14 +12,16 @@ import numpy as np  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from neurodeploy.distill.losses import synaptic_operations  # noqa: E402
+from neurodeploy.distill.losses import digit_operations, synaptic_operations  # noqa: E402
 from neurodeploy.energy.count import OperationCounter  # noqa: E402
 from neurodeploy.graph.portable import portable_graph  # noqa: E402
 from neurodeploy.graph.spec import StudentSpec  # noqa: E402
 from neurodeploy.networks.grid import to_grid  # noqa: E402
+from neurodeploy.networks.neurons import mean_digits  # noqa: E402
 from neurodeploy.networks.stored import file_of, student_of  # noqa: E402
 from neurodeploy.networks.student import SpikingStudent  # noqa: E402
 from neurodeploy.quantize.bounds import bias_fits, population_biases  # noqa: E402
+from neurodeploy.quantize.digits import digits_of, in_digits  # noqa: E402
 from neurodeploy.quantize.lower import quantize  # noqa: E402
 from neurodeploy.quantize.network import IntegerLif  # noqa: E402
 from neurodeploy.simulate.floating import run_float  # noqa: E402
@@ -127,6 +129,42 @@ def test_the_operations_that_training_holds_down_are_those_of_the_report(steps: 
     counted = counter.counts().total("sop")
     assert counted > 0
     assert float(synaptic_operations(student.spec, student.rates)) * image.size == pytest.approx(counted, rel=1e-6)
+
+
+def test_the_digits_that_training_holds_down_are_those_of_the_report() -> None:
+    torch.manual_seed(3)
+    spec = StudentSpec(depth=4, width=6, kernel=1, levels=7, edges=((1, 2), (1, 3), (2, 3)))
+    student = SpikingStudent(spec)
+    student.counts_digits = True
+    with torch.no_grad():
+        student.log_delta.fill_(-2.0)
+    to_grid(student)
+    image = np.random.RandomState(0).rand(1, 16, 12).astype(np.float32)
+    file = file_of(student)
+    net = in_digits(quantize(portable_graph(file.spec, file.tensors, (16, 12), quantized=True))).net
+    counter = OperationCounter(net)
+    restore(net, image, observer=counter)
+    with torch.no_grad():
+        student(torch.from_numpy(image)[None])
+    rows = {row.name: row for row in counter.counts().layers}
+    counted = sum(rows[name].sop for name in ("lif1", "lif2", "lif3", "output"))
+    assert counted > 0 and float(rows["lif0_2"].spikes) > 0
+    assert float(digit_operations(spec, student.digits)) * image.size == pytest.approx(counted, rel=1e-6)
+
+
+@given(st.integers(4, 15), st.integers(0, 99))
+def test_fewer_digits_are_asked_of_small_counts_first(levels: int, seed: int) -> None:
+    counts = torch.randint(0, levels + 1, (2, 3, 4, 4), generator=torch.Generator().manual_seed(seed)).float()
+    digits = digits_of(levels)
+    mean = mean_digits(counts.requires_grad_(), digits)
+    by_hand = 0
+    for count in counts.detach().flatten().int().tolist():
+        for digit in digits:
+            by_hand, count = by_hand + count // digit, count % digit
+    mean.backward()
+    assert float(mean.detach()) == pytest.approx(by_hand / counts.numel())
+    assert counts.grad is not None
+    torch.testing.assert_close(counts.grad * counts.numel(), 1 / ((1 + counts.detach()) * np.log(2)))
 
 
 @settings(max_examples=10, deadline=None)

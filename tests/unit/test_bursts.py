@@ -18,7 +18,8 @@ from neurodeploy.energy.results import Counts
 from neurodeploy.errors import Finding, FindingsError, InternalError
 from neurodeploy.graph.spec import HostSide, StudentSpec
 from neurodeploy.graph.student_file import write_student
-from neurodeploy.quantize.bursts import InBursts, in_bursts, most_spikes, without_ticks
+from neurodeploy.quantize.bursts import Coded, in_bursts, most_spikes, without_ticks
+from neurodeploy.quantize.digits import in_digits
 from neurodeploy.quantize.lower import quantize
 from neurodeploy.quantize.network import IntArray, IntegerConv, IntegerLif, IntegerNetwork, IntegerNode
 from neurodeploy.report.deployable import deployable
@@ -256,12 +257,12 @@ def test_a_score_has_no_figures_for_bursts_that_restore_another_picture(
 ) -> None:
     model = resolve(str(student))
     images = open_dataset(model, data="builtin", degradation="gaussian:25")
-    assert score_student(model, images, limit=1, stages=False)["bursts"]["T"] == 7
-    made = in_bursts(model.integer())
+    assert score_student(model, images, limit=1, stages=False)["digits"]["T"] == 7
+    made = in_digits(model.integer())
     readout = replace(made.net.readout, bias=made.net.readout.bias + 1)
     other = replace(made.net, nodes={**made.net.nodes, readout.name: readout})
-    monkeypatch.setattr("neurodeploy.report.score.in_bursts", lambda _net: InBursts(other, (Finding("lif1", "far"),)))
-    assert score_student(model, images, limit=1, stages=False)["bursts"] is None
-    monkeypatch.setattr("neurodeploy.report.score.in_bursts", lambda _net: InBursts(other, ()))
+    monkeypatch.setattr("neurodeploy.report.score.in_digits", lambda _net: Coded(other, (Finding("lif1", "far"),), {}))
+    assert score_student(model, images, limit=1, stages=False)["digits"] is None
+    monkeypatch.setattr("neurodeploy.report.score.in_digits", lambda _net: Coded(other, (), {}))
     with pytest.raises(InternalError, match="another picture"):
         score_student(model, images, limit=1, stages=False)

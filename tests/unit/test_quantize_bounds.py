@@ -103,7 +103,7 @@ def test_a_membrane_that_could_saturate_is_reported_where_it_is_remembered() -> 
         ({"bias": np.array([8192])}, "lif0", "warning"),
         ({"bias": np.array([1]), "levels": (0, 4096)}, "lif0", "warning"),
         ({"bias": np.array([0]), "levels": (0, -4097)}, "lif0", "warning"),
-        ({"weight": np.full((1, 1, 1, 1), 256)}, "conv0", "error"),
+        ({"weight": np.full((1, 1, 1, 1), 258)}, "conv0", "error"),
         ({"weight": np.full((1, 1, 1, 1), -258)}, "conv0", "error"),
         ({"weight": np.full((1, 1, 1, 1), 3)}, "conv0", "warning"),
     ],

@@ -66,6 +66,7 @@ test = "builtin"
         (GOOD.replace("sigma = 25", "sigma = -3"), ["sigma"]),
         (GOOD.replace('kind = "gaussian"', 'kind = "fog"'), ["fog"]),
         (GOOD + "sop_target = 0\n", ["train.sop_target", "greater than 0"]),
+        (GOOD.replace("levels = 4\nsteps = 1", "levels = 1\nsteps = 4") + 'sop_code = "digits"\n', ["train.sop_code"]),
         (GOOD + 'aim = "teacher"\n', ["train.aim", "no teacher", "[teacher]"]),
         (PAIRED + "contrast = 0.1\n", ["data.contrast", "leave it out"]),
         (PAIRED + "contrast = 0.5\n", ["data.contrast", "0.4"]),

@@ -30,7 +30,7 @@ def spoiled() -> IntegerNetwork:
     conv0, conv1, lif0 = nodes["conv0"], nodes["conv1"], nodes["lif0"]
     assert isinstance(conv0, IntegerConv) and isinstance(conv1, IntegerConv) and isinstance(lif0, IntegerLif)
     nodes["conv0"] = replace(conv0, weight=conv0.weight + 1)
-    nodes["conv1"] = replace(conv1, weight=np.full((4, 2, 3, 3), 300), groups=2)
+    nodes["conv1"] = replace(conv1, weight=np.full((4, 2, 3, 3), 302), groups=2)
     nodes["lif0"] = replace(lif0, vth=1 << 17)
     return replace(net, nodes=nodes)
 

@@ -27,7 +27,7 @@ from neurodeploy.simulate.observe import Trace
 from neurodeploy.simulate.reference import run
 from neurodeploy.targets.canonical import canonical
 from neurodeploy.targets.equal import network_differences
-from neurodeploy.targets.lava_chain import chain_findings, readout_findings, weight_findings
+from neurodeploy.targets.lava_chain import chain_findings, netx_findings, process_findings, readout_findings
 from neurodeploy.targets.lava_net import read_net, read_net_file
 from neurodeploy.targets.lava_parts import plain_host
 from neurodeploy.targets.lava_write import exact_float32, write_net
@@ -247,12 +247,12 @@ def test_intels_pilotnet_gives_intels_spikes() -> None:
 
 def test_a_dense_matrix_that_lava_clips_is_refused() -> None:
     good = IntegerDense("dense", np.array([[-2, -6], [-8, 4]]))
-    assert weight_findings(good) == []
+    assert netx_findings(good) == process_findings(good) == []
     for weight in ([[-2, -4], [-8, -6]], [[-256, 0], [-2, -2]], [[-2, 0], [0, 0]]):
-        (finding,) = weight_findings(IntegerDense("dense", np.array(weight)))
+        (finding,) = netx_findings(IntegerDense("dense", np.array(weight)))
         assert "minus a power of two" in finding.rule
-    assert weight_findings(IntegerDense("dense", np.array([[-6, -2]]))) == []
-    (finding,) = weight_findings(IntegerDense("dense", np.zeros((2, 2), np.int64)))
+    assert netx_findings(IntegerDense("dense", np.array([[-6, -2]]))) == []
+    (finding,) = netx_findings(IntegerDense("dense", np.zeros((2, 2), np.int64)))
     assert "all weights are zero" in finding.rule
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from neurodeploy.quantize.bounds import WEIGHT_EXPONENT_MAX
 from neurodeploy.quantize.network import (
     IntArray,
     IntegerConv,
@@ -102,16 +103,19 @@ def _weight_refusals(node: IntegerConv | IntegerDense, graded: bool) -> Iterator
         if max(-low, high) > CODE_MAX:
             yield f"{node.name}: weights {low}..{high} need more than 16 bits"
     elif shift_of(node.weight) is None:
-        yield f"{node.name}: weights {low}..{high} that are neither 8-bit nor even and half of that"
+        yield f"{node.name}: weights {low}..{high} that are no 8 bits times a power of two"
     if node.weight.size == 0:
         yield f"{node.name}: no weights"
 
 
 def shift_of(weight: IntArray) -> int | None:
-    """How many bits int8 weights have lost: 0 as they are, 1 halved; None where they do not fit."""
+    """Bits that int8 weights have lost: 0 as they are, 1 halved, more with an exponent; None where they do not fit."""
     low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
-    if low >= -256 and high <= 254 and not np.any(weight % 2):
-        return 1
+    for shift in range(1, WEIGHT_EXPONENT_MAX + 2):
+        if low >= -128 << shift and high <= 127 << shift:
+            if not np.any(weight % (1 << shift)):
+                return shift
+            break
     return 0 if low >= -128 and high <= 127 else None
 
 
