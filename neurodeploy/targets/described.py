@@ -45,7 +45,7 @@ def _described(node: IntegerNode) -> dict[str, Any]:
     for key, value in vars(node).items():
         if key == "weight":
             said["factor"] = weight_factor(value)
-        elif key != "name":
+        elif key not in ("name", "digit_of", "digit"):  # these files carry no levels in time
             said[key] = _plain(value)
     return said
 

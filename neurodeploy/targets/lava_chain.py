@@ -14,7 +14,6 @@ from neurodeploy.quantize.bounds import (
     bias_range,
     channel_ranges,
     population_biases,
-    weight_exponent,
 )
 from neurodeploy.quantize.bursts import most_spikes
 from neurodeploy.quantize.network import (
@@ -29,7 +28,7 @@ from neurodeploy.quantize.network import (
     IntegerReadout,
 )
 from neurodeploy.targets.lava_plan import spiking_sources
-from neurodeploy.targets.registers import VTH_MAX, range_findings
+from neurodeploy.targets.registers import VTH_MAX, no_exponent, range_findings
 
 HINTS = "neurodeploy/hints"
 """Dataset at the root of a netx file, which netx does not look at: JSON with the host side, units and node names."""
@@ -155,10 +154,7 @@ def process_findings(node: IntegerConv | IntegerDense) -> list[Finding]:
 
 def netx_findings(node: IntegerConv | IntegerDense) -> list[Finding]:
     """Weights that a netx file has no place for: with an exponent, or of a matrix that netx scales out of range."""
-    if exponent := weight_exponent(node.weight):
-        rule = "weights need an exponent, which a netx file has no place for"
-        return [Finding(node.name, rule, f"2**{exponent}", instead="the form 'program' of target lava")]
-    return _matrix_findings(node) if isinstance(node, IntegerDense) else []
+    return no_exponent(node, "a netx file") or (_matrix_findings(node) if isinstance(node, IntegerDense) else [])
 
 
 def _matrix_findings(node: IntegerDense) -> list[Finding]:

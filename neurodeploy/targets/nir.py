@@ -30,7 +30,7 @@ from neurodeploy.quantize.network import (
 from neurodeploy.targets.base import Job, Written, gathered, tick_findings
 from neurodeploy.targets.canonical import canonical
 from neurodeploy.targets.manifest import Manifest
-from neurodeploy.targets.registers import neuron_findings, range_findings
+from neurodeploy.targets.registers import neuron_findings, no_exponent, range_findings
 
 name = "nir"
 summary = "network.nir, the interchange graph that norse, snnTorch and SpikingJelly read, with a script that runs it"
@@ -52,9 +52,9 @@ def node_findings(node: IntegerNode) -> list[Finding]:
         rule = "a flatten is not in the portable vocabulary"
         return [Finding(node.name, rule, instead="a convolution, or target lava")]
     if isinstance(node, IntegerDense):
-        return list(range_findings(node))
+        return [*range_findings(node), *no_exponent(node, "a NIR graph on the grid")]
     if isinstance(node, IntegerConv):
-        return [*range_findings(node), *_conv_findings(node)]
+        return [*range_findings(node), *no_exponent(node, "a NIR graph on the grid"), *_conv_findings(node)]
     if isinstance(node, IntegerLif):
         return [*neuron_findings(node), *_neuron_findings(node)]
     return []

@@ -27,6 +27,7 @@ from neurodeploy.quantize.network import (
 from neurodeploy.simulate.floating import FloatArray
 from neurodeploy.targets.onnx_graph import Graph
 from neurodeploy.targets.onnx_integer import Fired, State, conv_attributes, sources_range
+from neurodeploy.targets.registers import no_exponent
 
 EXACT = 1 << 24
 """Whole numbers up to here are float32 values."""
@@ -211,6 +212,7 @@ def float_findings(net: IntegerNetwork) -> list[Finding]:
     findings = [found for found in range_findings(net) if found.severity == "error"]
     for name, node in net.nodes.items():
         if isinstance(node, IntegerConv | IntegerDense):
+            findings += no_exponent(node, "the float form")
             low, high = sources_range(net, ranges, name)
             weight = node.weight if np.any(node.weight % 2) else node.weight // 2
             worst = int(np.abs(weight).sum(axis=tuple(range(1, weight.ndim))).max(initial=0)) * max(high, -low)

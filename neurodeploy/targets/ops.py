@@ -128,7 +128,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("groups", lambda: _plain(_conv("conv0", 0, groups=2))),
     Operation("dense layer behind a flatten", _dense),
     Operation("odd weights", lambda: _plain(_conv("conv0", 0, step=1))),
-    Operation("weights beyond 8 bits", lambda: _plain(_conv("conv0", 0, step=64))),
+    Operation("weights beyond 8 bits", lambda: _plain(_conv("conv0", 0, step=66))),
+    Operation("weights with an exponent", lambda: _plain(_conv("conv0", 0, step=64))),
     Operation("threshold beyond 17 bits", lambda: _plain(lif=_lif("lif0", 0, vth=1 << 17))),
 )
 """Every operation that a support table names. A target holds one if its check has no error for the sample."""

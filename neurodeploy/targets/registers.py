@@ -41,6 +41,15 @@ def range_findings(node: IntegerConv | IntegerDense) -> list[Finding]:
     return findings
 
 
+def no_exponent(node: IntegerConv | IntegerDense, form: str) -> list[Finding]:
+    """For forms of a network that have no place for a layer's exponent: weights that need one."""
+    exponent = weight_exponent(node.weight)
+    if not exponent:
+        return []
+    rule = f"weights need an exponent, which {form} has no place for"
+    return [Finding(node.name, rule, f"2**{exponent}", instead="the form 'program' of target lava")]
+
+
 def exponent_findings(net: IntegerNetwork) -> list[Finding]:
     """Says of a network whether it needs exponents of weights, which the chip has and Lava's convolution ignores."""
     found = {

@@ -38,6 +38,7 @@ EXPECTED = {
     "dense layer behind a flatten": "lava loihi2 onnx",
     "odd weights": "onnx",
     "weights beyond 8 bits": "onnx",
+    "weights with an exponent": "lava loihi2 onnx",
     "threshold beyond 17 bits": "onnx",
 }
 

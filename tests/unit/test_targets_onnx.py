@@ -49,6 +49,7 @@ NO_FLOATS = {
     "one leak a channel": "no time constant",
     "LIF with synaptic current (CUBA)": "filters it as well",
     "weights beyond 8 bits": "weights are out of range",
+    "weights with an exponent": "weights need an exponent",
     "threshold beyond 17 bits": "threshold is out of range",
 }
 
