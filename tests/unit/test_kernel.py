@@ -227,7 +227,7 @@ def conv1(**fields: Any) -> IntegerConv:
 @pytest.mark.parametrize(
     ("net", "named"),
     [
-        (lambda: altered(conv1=conv1(weight=np.full((24, 24, 3, 3), 256))), "conv1: weights 0..256"),
+        (lambda: altered(conv1=conv1(weight=np.full((24, 24, 3, 3), 258))), "conv1: weights 0..258"),
         (lambda: altered(conv1=conv1(weight=np.full((24, 24, 3, 3), 129))), "conv1: weights 0..129"),
         (lambda: altered(conv0=IntegerConv("conv0", np.full((24, 4, 1, 1), 40_000))), "conv0: weights 0..40000"),
         (lambda: altered(lif1=IntegerLif("lif1", 9, np.full(24, 1 << 22))), "lif1: biases beyond 22 bits"),

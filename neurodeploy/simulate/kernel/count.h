@@ -141,8 +141,9 @@ ND_ATTRIBUTES static void ND_E(receiving)(
 
 /* Puts a row of the codes where layers read it; their largest magnitude. What does not fit is seen there and runs no further. */
 ND_ATTRIBUTES static void ND_E(hold_row)(const nd_network *network, int row, int64_t *largest) {
-    int64_t low = 0, high = 0;
+    int64_t least = 0, most = 0;
     for (int frame = 0; frame < network->frames; frame++) {
+        int64_t low = 0, high = 0;
         for (int channel = 0; channel < network->channels; channel++) {
             const int64_t *codes = network->codes + frame * network->frame_step + channel * network->channel_step
                                    + row * network->row_step;
@@ -153,9 +154,12 @@ ND_ATTRIBUTES static void ND_E(hold_row)(const nd_network *network, int row, int
             }
             for (int column = 0; column < network->columns; column++) held[column * network->held_place] = (int16_t)codes[column];
         }
+        if (low || high) __atomic_store_n(network->shown + frame, 1, __ATOMIC_RELAXED); /* threads have rows, not frames */
+        least = low < least ? low : least;
+        most = high > most ? high : most;
     }
-    const int64_t below = low == INT64_MIN ? INT64_MAX : -low;
-    *largest = high > below ? high : below;
+    const int64_t below = least == INT64_MIN ? INT64_MAX : -least;
+    *largest = most > below ? most : below;
 }
 
 /* A row of the output. */

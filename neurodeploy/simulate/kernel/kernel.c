@@ -107,6 +107,20 @@ ND_INLINE int64_t ones_of(const uint8_t *masks, int bytes) {
     return total;
 }
 
+/* Whether a source brings nothing in a step: no code that is not 0, or no spike anywhere. */
+ND_INLINE int is_silent(const nd_term *term, int step) {
+    return (term->shown && !term->shown[step]) || (term->form && term->form[step] == ND_NOTHING);
+}
+
+/* A convolution of one synapse a channel. */
+ND_INLINE void add_alone(const nd_layer *layer, const nd_term *term, const uint8_t *source, int32_t *sums, int places, int add) {
+    const int channels = layer->channels;
+    for (int place = 0; place < places; place++, sums += channels, source += term->next_place) {
+        if (add) for (int channel = 0; channel < channels; channel++) sums[channel] += term->alone[channel] * source[channel];
+        else for (int channel = 0; channel < channels; channel++) sums[channel] = term->alone[channel] * source[channel];
+    }
+}
+
 /* The walk over one row of outputs, BLOCK places at a time, all steps of a block before the next block. Blocks are read and
  * computed whole, whatever lies behind the row. Spikes are counted, and where neurons have not written them as bits made bits of,
  * when the row is done: vectors that are read again at once, in larger pieces than they were written in, would have to wait for
@@ -125,7 +139,11 @@ ND_INLINE int64_t ones_of(const uint8_t *masks, int bytes) {
                     const nd_term *term = layer->terms + k;                                                                    \
                     const uint8_t *source = (const uint8_t *)term->source + step * term->step_bytes                            \
                                             + row * term->next_row + column * term->next_place;                                \
-                    if (layer->summed) {                                                                                       \
+                    if (!layer->summed && is_silent(term, step)) {                                                             \
+                        if (!k) memset(sums, 0, sizeof *sums * (size_t)(BLOCK * channels));                                    \
+                    } else if (term->alone && !layer->summed) {                                                                \
+                        add_alone(layer, term, source, sums, places, k > 0);                                                   \
+                    } else if (layer->summed) {                                                                                \
                         const nd_term read = summed_term(layer, term, source, summed, BLOCK);                                  \
                         TERM(layer, &read, summed, sums, places, k > 0);                                                       \
                     } else if (term->form && term->form[step]) {                                                               \

@@ -13,6 +13,9 @@
 #define ND_BLOCK_MOST 32
 #define ND_LANES 16
 
+/* Of a step of a source that did not spike anywhere. */
+#define ND_NOTHING 2
+
 /* Instruction paths, as bits. */
 enum { ND_PLAIN = 1, ND_AVX2 = 2, ND_AVX512 = 4, ND_VBMI2 = 8, ND_AMX = 16, ND_NEON = 32, ND_DOTPROD = 64, ND_I8MM = 128 };
 
@@ -33,7 +36,9 @@ typedef struct {
     const void *source;    /* what the first tap of the first output place reads in step 0 */
     const void *weights;
     const int16_t *events; /* the table of the event form, or 0 */
-    const uint8_t *form;   /* [steps], not 0 where the event form runs; 0 for none */
+    const uint8_t *form;   /* [steps], not 0 where the event form runs, ND_NOTHING where no source spikes; 0 for none */
+    const uint8_t *shown;  /* of codes, [steps], 0 where all are 0; 0 for codes that are the same in all steps */
+    const int32_t *alone;  /* [channels]: weights of a convolution of one synapse a channel; 0 for all others */
     const uint8_t *masks;  /* as 'source', but bits; 64-bit words a place */
     int64_t mask_step, mask_row, mask_place; /* bytes */
     int64_t step_bytes;    /* from one time step to the next; 0 where the source is the same in all steps */
@@ -83,7 +88,8 @@ typedef struct {
     int64_t out_step, out_row; /* bytes; the readout's out_step is 0 */
     uint8_t *masks;           /* the counts of a single level as bits, ND_MASK_BYTES a place; or 0 */
     int64_t mask_step, mask_row; /* bytes */
-    uint8_t *form;            /* [steps], of a layer with masks: set where it spikes less than 'few' times, see nd_term */
+    uint8_t *form;            /* [steps], of a layer with masks: set where it spikes less than 'few' times, to ND_NOTHING where
+                               * never, see nd_term */
     int64_t few;
     int64_t wraps_from;       /* largest magnitude of a code from which on the current may leave its 24 bits */
     int64_t clips_from;       /* ... a membrane may; of neurons of which it matters */
@@ -122,6 +128,7 @@ typedef struct {
     int64_t frame_step, channel_step, row_step; /* elements */
     int16_t *held;          /* the codes as layers read them, [frames][rows][columns][channels] */
     int64_t held_frame, held_row, held_place;   /* elements */
+    uint8_t *shown;         /* [frames], set where some code is not 0 */
     int64_t code_max;       /* the largest magnitude with which nothing overflows */
     int64_t largest;        /* the largest that there is; nd_run() sets it */
     int64_t *total;         /* [channels][rows][columns] of the readout, its sums with 'offset' */

@@ -27,7 +27,8 @@ static void run_layer(const nd_network *network, nd_layer *layer, nd_row run, in
         const int64_t *found = (const int64_t *)(const void *)(network->scratch + thread * network->scratch_stride + at);
         for (int64_t i = 0; i < size + layer->steps; i++) first[i] += found[i];
     }
-    for (int step = 0; layer->masks && step < layer->steps; step++) layer->form[step] = first[size + step] < layer->few;
+    for (int step = 0; layer->masks && step < layer->steps; step++)
+        layer->form[step] = first[size + step] ? first[size + step] < layer->few : ND_NOTHING;
     if (!layer->counting) return;
     if (layer->found) memcpy(layer->found, first, sizeof *first * (size_t)size);
     if (layer->arrival_count)
@@ -50,6 +51,7 @@ int nd_run(nd_network *network, int path) {
     const nd_row run = row_of(path);
     if (!run) return 1;
     int64_t largest = 0;
+    memset(network->shown, 0, (size_t)network->frames);
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(network->threads) if (network->threads > 1) reduction(max : largest)
 #endif

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -57,6 +57,7 @@ class TermPlan:
         parts: Of a row of the kernel, on the AMX path.
         chunks: Of 64 bytes, of each part; 0 where the weights are as on the other paths.
         events: The table of the event form; None for sources that are not binary.
+        alone: (padded,) int32, the weights of a convolution of one synapse a channel; None for all others.
         kernel: Rows and columns.
         dilation: As in the network.
         padding: As in the network.
@@ -73,6 +74,7 @@ class TermPlan:
     parts: int
     chunks: int
     events: EventTable | None
+    alone: NDArray[np.int32] | None
     kernel: Pair
     dilation: Pair
     padding: Pair
@@ -249,20 +251,21 @@ def _as_conv(node: IntegerConv | IntegerDense, source: IntegerNode, extent: Pair
 
 def _layer(net: IntegerNetwork, node: IntegerLif | IntegerReadout, path: str, extents: dict[str, Pair]) -> LayerPlan:
     pairs = [
-        (_as_conv(conv, net.nodes[source], extents[source]), net.nodes[source])
+        (_as_conv(conv, net.nodes[source], extents[source]), net.nodes[source], _alone(conv, rounded(len(node.bias))))
         for conv in (net.nodes[name] for name in net.sources(node.name))
         if isinstance(conv, IntegerConv | IntegerDense)
         for source in roots(net, conv.name)
     ]
-    levels = [len(source.levels) if isinstance(source, IntegerLif) else 0 for _, source in pairs]
-    plain = all(conv.stride == (1, 1) for conv, _ in pairs)
+    levels = [len(source.levels) if isinstance(source, IntegerLif) else 0 for _, source, _ in pairs]
+    plain = all(conv.stride == (1, 1) for conv, _, _ in pairs)
     sums = isinstance(node, IntegerReadout) and plain and net.host.steps > 1
     summed = sums and _sums_fit(levels, net.host.steps)
     codes, counts = np.zeros(len(node.bias), np.int64), np.zeros(len(node.bias), np.int64)
     terms = []
-    for (conv, source), count in zip(pairs, levels, strict=True):
+    for (conv, source, alone), count in zip(pairs, levels, strict=True):
         reach = np.abs(conv.weight).sum(axis=(1, 2, 3))
-        terms.append(_term(conv, source.name, count * (net.host.steps if summed else 1), path))
+        term = _term(conv, source.name, count * (net.host.steps if summed else 1), path)
+        terms.append(replace(term, alone=alone if count else None))
         if count:
             counts = counts + reach * count
         else:
@@ -271,6 +274,17 @@ def _layer(net: IntegerNetwork, node: IntegerLif | IntegerReadout, path: str, ex
     bound = int(codes.max(initial=0)), int(counts.max(initial=0))
     plan = LayerPlan(node.name, tuple(terms), channels, rounded(channels), weight_bound=bound, summed=summed)
     return plan if isinstance(node, IntegerReadout) else _with_neurons(plan, node, net.host.steps)
+
+
+def _alone(node: IntegerConv | IntegerDense, padded: int) -> NDArray[np.int32] | None:
+    """Weights of a convolution that leads every channel to itself, place by place; None for any other node."""
+    if not isinstance(node, IntegerConv) or node.groups != len(node.weight) or node.weight.shape[1:] != (1, 1, 1):
+        return None
+    if (node.stride, node.padding) != ((1, 1), (0, 0)):
+        return None
+    weights = np.zeros(padded, np.int32)
+    weights[: node.groups] = node.weight[:, 0, 0, 0]
+    return weights
 
 
 def _sums_fit(levels: list[int], steps: int) -> bool:
@@ -356,6 +370,7 @@ def _term(conv: IntegerConv, source: str, levels: int, path: str) -> TermPlan:
         parts=parts,
         chunks=chunks,
         events=pack_events(conv.weight, halves) if levels == 1 and conv.stride == (1, 1) else None,
+        alone=None,
         kernel=(conv.weight.shape[2], conv.weight.shape[3]),
         dilation=conv.dilation,
         padding=conv.padding,

@@ -83,6 +83,7 @@ class Program:
             raise Refused(extents)
         self.extents = extents
         self._buffers = self._make_buffers()
+        self._shown = np.zeros(case.frames, np.uint8)
         self._forms = {layer.name: np.zeros(plan.steps, np.uint8) for layer in plan.layers if self._lists(layer)}
         self._layers = (Layer * len(plan.layers))(*(self._layer(layer) for layer in plan.layers))
         self._network = self._make_network()
@@ -173,6 +174,7 @@ class Program:
             held_frame=frame,
             held_row=row,
             held_place=place,
+            shown=self._shown.ctypes.data,
             code_max=plan.code_max,
             offset=plan.offset.ctypes.data,
             layer_count=len(plan.layers),
@@ -262,6 +264,10 @@ class Program:
             parts=term.parts,
             chunks=term.chunks,
         )
+        if term.graded and made.step_bytes:
+            made.shown = self._shown.ctypes.data
+        if term.alone is not None:
+            made.alone = term.alone.ctypes.data
         if term.events is not None and source.masks is not None and term.source in self._forms:
             made.masks = source.mask_address(*corner)
             made.mask_step, made.mask_row, made.mask_place, _ = source.masks.strides

@@ -1,4 +1,4 @@
-"""Levels in bursts, in Lava: every spike, u and v of the program's processes, and the output that populations give."""
+"""Levels in time, in Lava: every spike, u and v of the program's processes, and the output that populations give."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from neurodeploy import lava_env
 from neurodeploy.graph.spec import StudentSpec
-from neurodeploy.quantize.bursts import in_bursts
+from neurodeploy.quantize.bursts import Coded, in_bursts
+from neurodeploy.quantize.digits import in_digits
 from neurodeploy.quantize.lower import quantize
 from neurodeploy.quantize.network import IntArray, IntegerNetwork
 from neurodeploy.simulate import reference
@@ -26,8 +28,6 @@ from tests.random_nets import random_student, student_network
 
 pytestmark = pytest.mark.external
 
-NETWORKS = 16
-
 
 @pytest.fixture(scope="module")
 def run() -> functools.partial[object]:
@@ -38,18 +38,18 @@ def run() -> functools.partial[object]:
     return functools.partial(run_jobs, python=found)
 
 
-def drawn_networks() -> list[tuple[IntegerNetwork, IntArray]]:
+def drawn_networks(networks: int, most: int) -> list[tuple[IntegerNetwork, IntArray]]:
     """Random networks with codes, and a student with sum edges and a map of the noise."""
     found: list[tuple[IntegerNetwork, IntArray]] = []
 
     @settings(
-        max_examples=NETWORKS,
+        max_examples=networks,
         phases=(Phase.generate,),
         derandomize=True,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(drawn=burstable())
+    @given(drawn=burstable(most=most))
     def draw(drawn: tuple[IntegerNetwork, IntArray]) -> None:
         found.append(drawn)
 
@@ -59,10 +59,17 @@ def drawn_networks() -> list[tuple[IntegerNetwork, IntArray]]:
     return [*found, (net, net.host.encode(np.random.default_rng(0).normal(0.5, 0.1, (1, 16, 12))))]
 
 
-def test_bursts_are_equal_in_lava_and_reference(run: functools.partial, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[type-arg]
-    networks = drawn_networks()
+@pytest.mark.parametrize(("code", "count", "most"), [(in_bursts, 12, 7), (in_digits, 8, 11)], ids=["bursts", "digits"])
+def test_levels_in_time_are_equal_in_lava_and_reference(
+    run: functools.partial,  # type: ignore[type-arg]
+    code: Callable[[IntegerNetwork], Coded],
+    count: int,
+    most: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    networks = drawn_networks(count, most)
     jobs = [
-        LavaJob(in_bursts(net).net, np.stack([codes, codes[..., ::-1, :]]).astype(np.int64), "program")
+        LavaJob(code(net).net, np.stack([codes, codes[..., ::-1, :]]).astype(np.int64), "program")
         for net, codes in networks
     ]
     tally: Counter[str] = Counter()
