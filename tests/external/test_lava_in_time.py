@@ -59,7 +59,7 @@ def drawn_networks(networks: int, most: int) -> list[tuple[IntegerNetwork, IntAr
     return [*found, (net, net.host.encode(np.random.default_rng(0).normal(0.5, 0.1, (1, 16, 12))))]
 
 
-@pytest.mark.parametrize(("code", "count", "most"), [(in_bursts, 12, 7), (in_digits, 8, 11)], ids=["bursts", "digits"])
+@pytest.mark.parametrize(("code", "count", "most"), [(in_bursts, 6, 7), (in_digits, 6, 11)], ids=["bursts", "digits"])
 def test_levels_in_time_are_equal_in_lava_and_reference(
     run: functools.partial,  # type: ignore[type-arg]
     code: Callable[[IntegerNetwork], Coded],
