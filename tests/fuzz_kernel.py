@@ -56,6 +56,7 @@ def fuzz(library: Path, seconds: float, least: int, first: int) -> None:
         by_reference,
         counted_by_reference,
         networks,
+        networks_in_time,
         shaped_networks,
         windows,
     )
@@ -93,7 +94,9 @@ def fuzz(library: Path, seconds: float, least: int, first: int) -> None:
     begin, turn = time.monotonic(), 0
     while time.monotonic() - begin < seconds or compared["networks"] < least:
         checks = settings(max_examples=EXAMPLES, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-        seed(first + turn)(checks(given(networks() | shaped_networks(), st.data(), st.integers(1, 2))(one)))()
+        seed(first + turn)(
+            checks(given(networks() | shaped_networks() | networks_in_time(), st.data(), st.integers(1, 2))(one))
+        )()
         turn += 1
     done = ", ".join(f"{count} {what}" for what, count in compared.items())
     print(f"no finding: {done}; paths {', '.join(loaded.paths)}; seeds {first}..{first + turn - 1}")

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from neurodeploy.energy.count import OperationCounter
 from neurodeploy.graph.spec import HostSide
+from neurodeploy.quantize.bursts import in_bursts
+from neurodeploy.quantize.digits import in_digits
 from neurodeploy.quantize.network import (
     IntegerConv,
     IntegerDense,
@@ -23,6 +25,7 @@ from neurodeploy.simulate import kernel, reference
 from neurodeploy.simulate.kernel.counts import RunCounts, SpikeCounts
 from neurodeploy.simulate.observe import Trace, takes_counts
 from neurodeploy.simulate.restore import run_tiled
+from tests.burst_nets import burstable
 from tests.random_nets import even_weights
 
 
@@ -241,6 +244,13 @@ def shaped_networks(
     nodes["output"] = IntegerReadout("output", rng.integers(-999, 999, out))
     links += [(before, "last"), ("last", "output")]
     return IntegerNetwork(nodes, tuple(links), HostSide(steps=steps)), rng.integers(-60, 61, shape)
+
+
+@st.composite
+def networks_in_time(draw: st.DrawFn) -> tuple[IntegerNetwork, np.ndarray]:
+    """Levels as bursts or digits: codes and ticks in some steps alone, layers that are silent in most."""
+    net, codes = draw(burstable(most=15))
+    return draw(st.sampled_from((in_bursts, in_digits)))(net).net, codes
 
 
 @st.composite
