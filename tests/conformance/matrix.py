@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -98,7 +99,9 @@ def main(arguments: Sequence[str]) -> int:
     """Command line; exit code 1 where anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=sorted(TARGETS))
-    parser.add_argument("--keep", type=Path, help="JSON of all runs so far: targets that run now take their place")
+    titles = [operation.title for operation in OPERATIONS]
+    parser.add_argument("--operation", action="append", choices=titles, help="this one only; others stay as they were")
+    parser.add_argument("--keep", type=Path, help="JSON of all runs so far: what runs now takes its place")
     parser.add_argument("--write", type=Path, help="the page, of all runs that --keep holds")
     chosen = parser.parse_args(arguments)
     kept: dict[str, Any] = {"commands": [], "versions": {}, "found": {}}
@@ -106,11 +109,15 @@ def main(arguments: Sequence[str]) -> int:
         kept = json.loads(chosen.keep.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
         for target in chosen.target or sorted(TARGETS):
+            before = kept["found"].get(target, {}) if chosen.operation else {}
             rows = kept["found"][target] = {}
             for operation in OPERATIONS:
+                if chosen.operation and operation.title not in chosen.operation:
+                    rows |= {title: row for title, row in before.items() if title == operation.title}
+                    continue
                 rows[operation.title] = cells(operation, target, Path(scratch))
                 print(target, operation.title, rows[operation.title], flush=True)
-    command = " ".join(["python -m tests.conformance.matrix", *arguments])
+    command = shlex.join(["python", "-m", "tests.conformance.matrix", *arguments])
     kept["commands"] = [line for line in kept["commands"] if line != command] + [command]
     there = {name: version for name, reader in READERS.items() if (version := reader.version())}
     kept["versions"] = kept.get("versions", {}) | there
