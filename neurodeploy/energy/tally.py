@@ -235,9 +235,8 @@ def _hold_synapses(
         row.parameters += weights if link.first else 0
     if link.first and link.sends:
         row.parameters_repeated += weights * link.copies * (len(sender.levels) if isinstance(sender, IntegerLif) else 1)
-    if (
-        link.node is not None and link.trained and link.name not in seen
-    ):  # an ANN computes a convolution once, whoever receives it
+    # an ANN computes a convolution once, whoever receives it
+    if link.node is not None and link.trained and link.name not in seen:
         row.dense_mac += once * passes
         row.dense_mac_padded += padded * passes
     if not link.spiking and link.node is None:  # a value without a weight: one addition

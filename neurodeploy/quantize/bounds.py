@@ -20,7 +20,7 @@ WEIGHT_RANGE = (-256, 254)
 """Mixed-sign 8-bit weights: even numbers (``lava.utils.weightutils``)."""
 
 WEIGHT_EXPONENT_MAX = 7
-"""Weights may be such numbers times ``2**e``, one e for a layer of them (``lava.proc.conv.process``: weight_exp)."""
+"""Weights may be such numbers times ``2**e``, one e for a layer (wgtExp of Loihi, -8..7; Lava's weight_exp)."""
 
 VTH_MAX = (1 << 17) - 1
 """Threshold mantissa, 17 bits (``lava.proc.lif.process``)."""
