@@ -23,7 +23,7 @@ from neurodeploy.simulate.observe import Trace
 from neurodeploy.simulate.reference import run
 from neurodeploy.targets.base import Deployable
 from neurodeploy.targets.check import check
-from neurodeploy.targets.lava_chain import netx_findings
+from neurodeploy.targets.lava_chain import netx_findings, process_findings
 from neurodeploy.targets.lava_run import LavaJob, LavaRun, run_jobs
 from neurodeploy.targets.ops import OPERATIONS, SIZE
 
@@ -129,7 +129,8 @@ def test_lava_holds_every_dense_matrix_that_is_allowed(tmp_path: Path, python: P
     powers = np.array([(-(1 << k), high) for k in range(1, 9) for high in (-(1 << k), 0)])
     rows = np.concatenate([rows, powers])
     rows = rows[rows.any(axis=1)]
-    refused = np.array([bool(netx_findings(IntegerDense("dense", row[None]))) for row in rows])
+    layers = [IntegerDense("dense", row[None]) for row in rows]
+    refused = np.array([bool(process_findings(layer) or netx_findings(layer)) for layer in layers])
     np.save(tmp_path / "rows.npy", rows)
     command = [str(python), "-c", DENSE, str(tmp_path / "rows.npy"), str(tmp_path / "right.npy")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
