@@ -221,7 +221,7 @@ TABLE_NOTE = (
     " Energy: arithmetic alone (4.6 pJ a MAC and 0.9 pJ an SOP in fp32), so many times the student's is the teacher's;"
     " then with 8-bit integers on both sides. First with every integer level as a population of neurons, in one step;"
     " then with the levels as binary digits, sent in time (`--code digits`: the same pictures in more steps): the SOPs"
-    " hold all spikes that make the digits, the MACs the host's ticks."
+    " include all spikes that make the digits, the MACs the host's ticks."
 )
 
 
