@@ -27,7 +27,7 @@ from neurodeploy.energy.events import (
 )
 from neurodeploy.energy.geometry import Shape, node_shapes
 from neurodeploy.energy.results import Counts, ImageCounts
-from neurodeploy.energy.tally import LayerCounts, ann_passes, empty_rows
+from neurodeploy.energy.tally import LayerCounts, added, ann_passes, empty_rows
 from neurodeploy.energy.ticks import book_ticks, tick_operations
 from neurodeploy.errors import InternalError
 from neurodeploy.quantize.bursts import without_ticks
@@ -221,7 +221,7 @@ class OperationCounter:
         row, spikes = image.rows[name], sum(found.spikes)
         row.spikes += spikes
         row.resets += spikes
-        row.per_step["spikes"] = _added(row.per_step["spikes"], found.spikes)
+        row.per_step["spikes"] = added(row.per_step["spikes"], found.spikes)
         row.activations_nonzero += found.ever if row.activations else 0
         steps = len(found.spikes)
         for link, taps in zip(self._from[name], found.links, strict=True):
@@ -230,7 +230,7 @@ class OperationCounter:
                 continue
             operations = [factor * count for count in taps[:steps]]
             receiver.sop += sum(operations)
-            receiver.per_step["sop"] = _added(receiver.per_step["sop"], operations)
+            receiver.per_step["sop"] = added(receiver.per_step["sop"], operations)
             receiver.sop_nonzero += link.copies * taps[-1]
         self._book_ann(image, name, [taps[steps] for taps in found.links])
 
@@ -274,7 +274,7 @@ class OperationCounter:
         sender = image.rows[name]
         sender.spikes += spikes
         sender.resets += spikes
-        sender.per_step["spikes"] = _added(sender.per_step["spikes"], [spikes], step)
+        sender.per_step["spikes"] = added(sender.per_step["spikes"], [spikes], step)
         if not spikes:
             return
         taps = histograms(self._from[name], events, origin, extent)
@@ -284,7 +284,7 @@ class OperationCounter:
             row, histogram = image.rows[link.row], taps[link.name]
             operations = link.copies * _sum(histogram) * outputs_of(link)
             row.sop += operations
-            row.per_step["sop"] = _added(row.per_step["sop"], [operations], step + link.delay)
+            row.per_step["sop"] = added(row.per_step["sop"], [operations], step + link.delay)
             row.sop_nonzero += link.copies * _sum(histogram * self._weights(image, link, events, origin))
 
     def _book_ann(self, image: _Image, name: str, taps: Sequence[int], step: int = 0) -> None:
@@ -389,14 +389,6 @@ class OperationCounter:
         row.neuron_updates_active += sum(active)
         row.per_step["neuron_updates_active"] = active
         row.neuron_updates_idle = row.neuron_updates - row.neuron_updates_active
-
-
-def _added(counts: Sequence[int], more: Sequence[int], first: int = 0) -> list[int]:
-    """Counts of every step, with others added from step ``first`` on; a new list."""
-    found = list(counts)
-    for place, count in enumerate(more, start=first):
-        found[place] += count
-    return found
 
 
 def _sum(values: NDArray[np.float64]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -138,6 +139,14 @@ def merged(one: LayerCounts, other: LayerCounts) -> LayerCounts:
     summed = {key: getattr(one, key) + getattr(other, key) for key in (*COUNTED, "inputs", "ann_inputs", "synapses")}
     steps = {key: [a + b for a, b in zip(one.per_step[key], other.per_step[key], strict=True)] for key in one.per_step}
     return replace(largest, **summed, per_step=steps)
+
+
+def added(counts: Sequence[int], more: Sequence[int], first: int = 0) -> list[int]:
+    """Counts of every step, with others added from step ``first`` on; a new list."""
+    found = list(counts)
+    for place, count in enumerate(more, start=first):
+        found[place] += count
+    return found
 
 
 def ann_passes(net: IntegerNetwork, sequence: bool) -> dict[str, int]:

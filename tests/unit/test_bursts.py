@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurodeploy.cli import main
-from neurodeploy.energy.count import OperationCounter
-from neurodeploy.energy.results import Counts
 from neurodeploy.errors import Finding, FindingsError, InternalError
 from neurodeploy.graph.spec import HostSide, StudentSpec
-from neurodeploy.graph.student_file import write_student
 from neurodeploy.quantize.bursts import Coded, in_bursts, most_spikes, without_ticks
 from neurodeploy.quantize.digits import in_digits
 from neurodeploy.quantize.lower import quantize
@@ -27,11 +23,12 @@ from neurodeploy.report.evaluate import open_dataset
 from neurodeploy.report.score import score_student
 from neurodeploy.simulate import kernel, reference
 from neurodeploy.simulate.observe import Trace
-from neurodeploy.simulate.restore import restore, run_codes
+from neurodeploy.simulate.restore import restore
 from neurodeploy.targets.check import check
 from neurodeploy.targets.lava_program import read_program
 from neurodeploy.zoo import resolve
 from tests.burst_nets import burstable
+from tests.in_time import answer, counted, small_student
 from tests.random_nets import chain, even_weights, random_student, student_network
 
 Drawn = tuple[IntegerNetwork, IntArray]
@@ -84,13 +81,6 @@ def test_bounded_membranes_hold_any_spikes(drawn: Drawn, seed: int) -> None:
         return
     worst = np.random.default_rng(seed).choice([net.host.input_min, net.host.input_max], codes.shape)
     levels_and_bursts(net, worst)
-
-
-def counted(net: IntegerNetwork, codes: IntArray, backend: str) -> Counts:
-    counter = OperationCounter(net)
-    counter.begin("one")
-    run_codes(net, codes, backend=backend, observer=counter)
-    return counter.counts()
 
 
 @settings(max_examples=40, deadline=None)
@@ -202,14 +192,7 @@ def test_ticks_are_checked_and_stand_in_descriptions_only_where_there_are_any() 
 
 @pytest.fixture
 def student(tmp_path: Path) -> Path:
-    file = tmp_path / "student.safetensors"
-    write_student(file, random_student(StudentSpec(width=4, depth=2, levels=4), 3))
-    return file
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, object]]:
-    code = main(["--json", "-q", *map(str, arguments)])
-    return code, json.loads(capsys.readouterr().out)
+    return small_student(tmp_path)
 
 
 def test_verbs_take_bursts(student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurodeploy.cli import main
-from neurodeploy.energy.count import OperationCounter
-from neurodeploy.energy.results import Counts
 from neurodeploy.graph.spec import StudentSpec
-from neurodeploy.graph.student_file import write_student
 from neurodeploy.hardware.fit import fit_findings
 from neurodeploy.hardware.profile import load_profile
 from neurodeploy.quantize.bounds import WEIGHT_EXPONENT_MAX, range_findings, weight_exponent
@@ -25,11 +20,12 @@ from neurodeploy.quantize.network import IntArray, IntegerConv, IntegerLif, Inte
 from neurodeploy.simulate import kernel, reference
 from neurodeploy.simulate.kernel.refuse import shift_of
 from neurodeploy.simulate.observe import Trace
-from neurodeploy.simulate.restore import restore, run_codes
+from neurodeploy.simulate.restore import restore
 from neurodeploy.targets.lava import form_findings
 from neurodeploy.targets.lava_program import read_program
 from neurodeploy.zoo import resolve
 from tests.burst_nets import burstable
+from tests.in_time import answer, counted, small_student
 from tests.random_nets import chain, even_weights, random_student, student_network
 
 Drawn = tuple[IntegerNetwork, IntArray]
@@ -94,13 +90,6 @@ def test_bounded_membranes_hold_any_digits(drawn: Drawn, seed: int) -> None:
         return
     worst = np.random.default_rng(seed).choice([net.host.input_min, net.host.input_max], codes.shape)
     np.testing.assert_array_equal(reference.run(made.net, worst), reference.run(net, worst))
-
-
-def counted(net: IntegerNetwork, codes: IntArray, backend: str) -> Counts:
-    counter = OperationCounter(net)
-    counter.begin("one")
-    run_codes(net, codes, backend=backend, observer=counter)
-    return counter.counts()
 
 
 def met(node: IntegerConv, spikes: IntArray) -> int:
@@ -208,14 +197,7 @@ def test_weights_that_no_exponent_fits_are_out_of_range() -> None:
 
 @pytest.fixture
 def student(tmp_path: Path) -> Path:
-    file = tmp_path / "student.safetensors"
-    write_student(file, random_student(StudentSpec(width=4, depth=2, levels=4), 3))
-    return file
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, object]]:
-    code = main(["--json", "-q", *map(str, arguments)])
-    return code, json.loads(capsys.readouterr().out)
+    return small_student(tmp_path)
 
 
 def test_verbs_take_digits(student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neurodeploy.quantize.network import IntegerConv, IntegerDense
 from neurodeploy.simulate.kernel.library import FAMILIES, GROUPS, LANES, TILE_BYTES
 
 IntArray = NDArray[np.int64]
@@ -114,6 +115,17 @@ def pack_events(weight: IntArray, shift: int) -> EventTable | None:
     by_row[:, :, :inputs, :outputs] = (halved if narrow else weight).transpose(3, 2, 1, 0)
     table[:, :-1] = by_row.reshape(columns, rows * listed, padded)
     return EventTable(table, listed, narrow, shift if narrow else 0)
+
+
+def pack_alone(node: IntegerConv | IntegerDense, padded: int) -> NDArray[np.int32] | None:
+    """Weights of a convolution that leads every channel to itself, place by place; None for any other node."""
+    if not isinstance(node, IntegerConv) or node.groups != len(node.weight) or node.weight.shape[1:] != (1, 1, 1):
+        return None
+    if (node.stride, node.padding) != ((1, 1), (0, 0)):
+        return None
+    weights = np.zeros(padded, np.int32)
+    weights[: node.groups] = node.weight[:, 0, 0, 0]
+    return weights
 
 
 def aligned(shape: tuple[int, ...], dtype: Any, slack: int = 0) -> NDArray[Any]:

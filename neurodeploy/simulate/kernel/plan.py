@@ -25,7 +25,7 @@ from neurodeploy.quantize.network import (
     IntegerNode,
     IntegerReadout,
 )
-from neurodeploy.simulate.kernel.pack import EventTable, pack, pack_events, pack_tiles, rounded
+from neurodeploy.simulate.kernel.pack import EventTable, pack, pack_alone, pack_events, pack_tiles, rounded
 from neurodeploy.simulate.kernel.refuse import CODE_MAX, LEVELS_MAX, Pair, channels_of, roots, shift_of
 
 MEMBRANE_MAX = (1 << 23) - 1
@@ -250,8 +250,13 @@ def _as_conv(node: IntegerConv | IntegerDense, source: IntegerNode, extent: Pair
 
 
 def _layer(net: IntegerNetwork, node: IntegerLif | IntegerReadout, path: str, extents: dict[str, Pair]) -> LayerPlan:
+    padded = rounded(len(node.bias))
     pairs = [
-        (_as_conv(conv, net.nodes[source], extents[source]), net.nodes[source], _alone(conv, rounded(len(node.bias))))
+        (
+            _as_conv(conv, net.nodes[source], extents[source]),
+            net.nodes[source],
+            pack_alone(conv, rounded(len(node.bias))),
+        )
         for conv in (net.nodes[name] for name in net.sources(node.name))
         if isinstance(conv, IntegerConv | IntegerDense)
         for source in roots(net, conv.name)
@@ -272,19 +277,8 @@ def _layer(net: IntegerNetwork, node: IntegerLif | IntegerReadout, path: str, ex
             codes = codes + reach
     channels = len(node.bias)
     bound = int(codes.max(initial=0)), int(counts.max(initial=0))
-    plan = LayerPlan(node.name, tuple(terms), channels, rounded(channels), weight_bound=bound, summed=summed)
+    plan = LayerPlan(node.name, tuple(terms), channels, padded, weight_bound=bound, summed=summed)
     return plan if isinstance(node, IntegerReadout) else _with_neurons(plan, node, net.host.steps)
-
-
-def _alone(node: IntegerConv | IntegerDense, padded: int) -> NDArray[np.int32] | None:
-    """Weights of a convolution that leads every channel to itself, place by place; None for any other node."""
-    if not isinstance(node, IntegerConv) or node.groups != len(node.weight) or node.weight.shape[1:] != (1, 1, 1):
-        return None
-    if (node.stride, node.padding) != ((1, 1), (0, 0)):
-        return None
-    weights = np.zeros(padded, np.int32)
-    weights[: node.groups] = node.weight[:, 0, 0, 0]
-    return weights
 
 
 def _sums_fit(levels: list[int], steps: int) -> bool:
