@@ -255,7 +255,7 @@ def _layer(net: IntegerNetwork, node: IntegerLif | IntegerReadout, path: str, ex
         (
             _as_conv(conv, net.nodes[source], extents[source]),
             net.nodes[source],
-            pack_alone(conv, rounded(len(node.bias))),
+            pack_alone(conv, padded),
         )
         for conv in (net.nodes[name] for name in net.sources(node.name))
         if isinstance(conv, IntegerConv | IntegerDense)
