@@ -80,7 +80,7 @@ def fuzz(library: Path, seconds: float, least: int, first: int) -> None:
         owned = data.draw(st.none() | windows(*codes.shape[-2:])) if same_size else None
         known = by_reference(net, codes)
         for path in loaded.paths:
-            for form in ("auto", "dense", "events"):
+            for form in ("auto", "dense", "events", "sets"):
                 found = assert_same(net, codes, path, threads, form, owned, known)  # type: ignore[arg-type]
                 compared["runs"] += 1
                 compared["neurons and steps"] += sum(layer.size for layer in found.layers.values())

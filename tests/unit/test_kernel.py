@@ -49,7 +49,7 @@ def test_it_is_built_where_there_is_a_compiler() -> None:
 @built
 @pytest.mark.parametrize("path", paths())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(drawn=networks(), threads=st.integers(1, 2), form=st.sampled_from(["auto", "dense", "events"]))
+@given(drawn=networks(), threads=st.integers(1, 2), form=st.sampled_from(["auto", "dense", "events", "sets"]))
 def test_random_networks(path: str, drawn: tuple[IntegerNetwork, np.ndarray], threads: int, form: kernel.Form) -> None:
     net, codes = drawn
     if kernel.declines(net, codes) is None:
@@ -175,7 +175,7 @@ def test_any_padding_and_rectangular_kernels(path: str, padding: tuple[int, int]
 @pytest.mark.parametrize("path", paths())
 def test_strides_groups_and_matrices(path: str) -> None:
     @settings(max_examples=25, suppress_health_check=list(HealthCheck))
-    @given(shaped_networks(), st.sampled_from(["auto", "dense", "events"]), st.integers(1, 2))
+    @given(shaped_networks(), st.sampled_from(["auto", "dense", "events", "sets"]), st.integers(1, 2))
     def check(drawn: tuple[IntegerNetwork, np.ndarray], form: Any, threads: int) -> None:
         net, codes = drawn
         assume(kernel.declines(net, codes) is None)  # a matrix may be too large for 24 bits

@@ -60,8 +60,44 @@ ND_TARGET_AVX2 ND_INLINE void term_avx2_block(
     }
 }
 
+/* Few outputs: the inputs lie side by side in a vector, not the outputs. What a row of the kernel reads is one long tap. */
+ND_TARGET_AVX2 ND_INLINE void thin_avx2(
+    const nd_layer *layer, const nd_term *term, const uint8_t *source, int32_t *sums, int places, int add, const int outputs) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    const int vectors = (int)((term->columns * term->place_bytes + 31) / 32);
+    for (int place = 0; place < places; place++, source += term->next_place, sums += layer->channels) {
+        const __m256i *weights = (const __m256i *)term->weights;
+        __m256i total[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+        for (int row = 0; row < term->rows; row++) {
+            const uint8_t *tap = source + (int64_t)row * term->row_dilation * term->row_bytes;
+            for (int vector = 0; vector < vectors; vector++, tap += 32) {
+                const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)tap);
+#pragma GCC unroll 4
+                for (int output = 0; output < outputs; output++) {
+                    /* two products of counts up to 120 fit 16 bits */
+                    const __m256i pairs = _mm256_maddubs_epi16(x, _mm256_load_si256(weights++));
+                    total[output] = _mm256_add_epi32(total[output], _mm256_madd_epi16(pairs, ones));
+                }
+            }
+        }
+        const __m256i all = _mm256_hadd_epi32(_mm256_hadd_epi32(total[0], total[1]), _mm256_hadd_epi32(total[2], total[3]));
+        const __m128i sum = _mm_slli_epi32(
+            _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)), term->shift);
+        __m128i *at = (__m128i *)(void *)sums;
+        _mm_storeu_si128(at, add ? _mm_add_epi32(_mm_loadu_si128(at), sum) : sum);
+        for (int rest = 1; !add && rest < layer->channels / 4; rest++) _mm_storeu_si128(at + rest, _mm_setzero_si128());
+    }
+}
+
 ND_TARGET_AVX2 ND_INLINE void term_avx2(
     const nd_layer *layer, const nd_term *term, const uint8_t *source, int32_t *sums, int places, int add) {
+    if (term->thin) {
+        if (term->thin == 1) thin_avx2(layer, term, source, sums, places, add, 1);
+        else if (term->thin == 2) thin_avx2(layer, term, source, sums, places, add, 2);
+        else if (term->thin == 3) thin_avx2(layer, term, source, sums, places, add, 3);
+        else thin_avx2(layer, term, source, sums, places, add, 4);
+        return;
+    }
     for (int start = 0; start < places; start += 4, source += 4 * term->next_place, sums += 4 * layer->channels) {
         for (int first = 0; first < layer->channels; first += ND_LANES) {
             if (term->graded) term_avx2_block(layer, term, source, first, sums, add, 1);
@@ -70,10 +106,18 @@ ND_TARGET_AVX2 ND_INLINE void term_avx2(
     }
 }
 
-/* 32 bits of -1 where a neuron fired, of two times eight channels, as sixteen bytes of 1. */
-ND_TARGET_AVX2 ND_INLINE __m128i spikes_avx2(__m256i low, __m256i high) {
-    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xD8);
-    return _mm_abs_epi8(_mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+/* 32 bits of -1 where a neuron fired, of eight channels in each of the vectors, as bytes of 1, where 'out' is not 0, and as bits. */
+ND_TARGET_AVX2 ND_INLINE uint32_t spikes_avx2(const __m256i *fired, uint8_t *out, const int vectors) {
+    if (vectors == 4) {
+        const __m256i parts = _mm256_packs_epi16(_mm256_packs_epi32(fired[0], fired[1]), _mm256_packs_epi32(fired[2], fired[3]));
+        const __m256i bytes = _mm256_permutevar8x32_epi32(parts, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        if (out) _mm256_storeu_si256((__m256i *)(void *)out, _mm256_abs_epi8(bytes));
+        return (uint32_t)_mm256_movemask_epi8(bytes);
+    }
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(fired[0], fired[1]), 0xD8);
+    const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    if (out) _mm_storeu_si128((__m128i *)(void *)out, _mm_abs_epi8(bytes));
+    return (uint32_t)_mm_movemask_epi8(bytes);
 }
 
 /* As decayed(), for |x| < 2^24: both factors of each product fit 16 bits. */
@@ -85,64 +129,82 @@ ND_TARGET_AVX2 ND_INLINE __m256i decayed_membrane_avx2(__m256i x, __m256i keep) 
     return _mm256_sign_epi32(kept, x);
 }
 
-/* x divided by 2 'count' times, truncated toward zero; 'ones' is 2^count - 1. */
-ND_TARGET_AVX2 ND_INLINE __m256i halved_avx2(__m256i x, __m128i count, __m256i ones) {
-    const __m256i less = _mm256_and_si256(_mm256_srai_epi32(x, 31), ones);
+/* x divided by 2 'count' times, truncated toward zero; 'others' is 32 - count. */
+ND_TARGET_AVX2 ND_INLINE __m256i halved_avx2(__m256i x, __m128i count, __m128i others) {
+    const __m256i less = _mm256_srl_epi32(_mm256_srai_epi32(x, 31), others);
     return _mm256_sra_epi32(_mm256_add_epi32(x, less), count);
 }
 
+/* x / 2, truncated toward zero. */
+ND_TARGET_AVX2 ND_INLINE __m256i half_avx2(__m256i x) {
+    return _mm256_srai_epi32(_mm256_add_epi32(x, _mm256_srli_epi32(x, 31)), 1);
+}
+
 /* As wrapped(). */
-ND_TARGET_AVX2 ND_INLINE __m256i wrapped_avx2(__m256i x) {
-    const __m256i unit = _mm256_set1_epi32(ND_LIMIT), twice = _mm256_set1_epi32(2 * ND_LIMIT);
-    const __m256i over = _mm256_cmpgt_epi32(x, unit), within = _mm256_cmpgt_epi32(x, _mm256_set1_epi32(-ND_LIMIT));
+ND_TARGET_AVX2 ND_INLINE __m256i wrapped_avx2(__m256i x, int32_t limit) {
+    const __m256i unit = _mm256_set1_epi32(limit), twice = _mm256_set1_epi32(2 * limit);
+    const __m256i over = _mm256_cmpgt_epi32(x, unit), within = _mm256_cmpgt_epi32(x, _mm256_set1_epi32(-limit));
     return _mm256_add_epi32(_mm256_sub_epi32(x, _mm256_and_si256(over, twice)), _mm256_andnot_si256(within, twice));
 }
 
-/* As fire_single_plain(), with currents that wrap around; without 'limits', neither register leaves its 24 bits. */
-ND_TARGET_AVX2 ND_INLINE void fire_single_avx2(
-    const nd_layer *layer, const int32_t *sums, int places, int32_t *v, uint8_t *out, uint8_t *bits, const int started,
-    const int halving, const int limits) {
+/* Spikes of 'vectors' times eight channels, as bits. */
+ND_INLINE void keep_spikes(uint8_t *bits, int first, uint32_t spikes, const int vectors) {
+    if (vectors == 4) keep_more_bits(bits, first, spikes);
+    else keep_bits(bits, first, (uint16_t)spikes);
+}
+
+/* How a membrane is kept: by its factor, by shifts, by a single one, or not at all, because it is the first step. */
+enum { ND_SCALED, ND_HALVED, ND_HALF, ND_FRESH };
+
+/* As fire_single_plain(), with currents that wrap around, of channels from 'first' on, eight in each of the vectors; without
+ * 'limits', neither register leaves its 24 bits. */
+ND_TARGET_AVX2 ND_INLINE void fire_channels_avx2(
+    const nd_layer *layer, const int32_t *sums, int places, int32_t *v, uint8_t *out, uint8_t *bits, int first, const int vectors,
+    const int keeps, const int limits) {
     const int channels = layer->channels, wraps = layer->wraps;
     const int64_t mask_bytes = ND_MASK_BYTES(channels);
     const __m256i top = _mm256_set1_epi32(ND_LIMIT - 1), bottom = _mm256_set1_epi32(1 - ND_LIMIT);
-    const __m256i ones = _mm256_set1_epi32((1 << (layer->halvings & 15)) - 1);
-    const __m128i halvings = _mm_cvtsi32_si128(layer->halvings);
-    for (int first = 0; first < channels; first += ND_LANES) {
-        __m256i keep[2], bias[2], threshold[2];
-        for (int half = 0; half < 2; half++) {
-            const int at = first + 8 * half;
-            keep[half] = _mm256_loadu_si256((const __m256i *)(const void *)(layer->v_keep + at));
-            bias[half] = _mm256_loadu_si256((const __m256i *)(const void *)(layer->bias + at));
-            threshold[half] = _mm256_loadu_si256((const __m256i *)(const void *)(layer->threshold + at));
-        }
-        uint8_t *mask = bits;
-        for (int place = 0; place < places; place++) {
-            __m256i fired[2];
-#pragma GCC unroll 2
-            for (int half = 0; half < 2; half++) {
-                const int at = place * channels + first + 8 * half;
-                const __m256i sum = _mm256_loadu_si256((const __m256i *)(const void *)(sums + at));
-                __m256i x = _mm256_slli_epi32(sum, 6);
-                if (limits && wraps) x = wrapped_avx2(x);
-                x = _mm256_add_epi32(x, bias[half]);
-                if (started) {
-                    const __m256i before = _mm256_loadu_si256((const __m256i *)(const void *)(v + at));
-                    const __m256i kept =
-                        halving ? halved_avx2(before, halvings, ones) : decayed_membrane_avx2(before, keep[half]);
-                    x = _mm256_add_epi32(x, kept);
-                }
-                if (limits) x = _mm256_max_epi32(_mm256_min_epi32(x, top), bottom);
-                fired[half] = _mm256_cmpgt_epi32(x, threshold[half]);
-                _mm256_storeu_si256((__m256i *)(void *)(v + at), _mm256_andnot_si256(fired[half], x));
-            }
-            const __m128i spikes = spikes_avx2(fired[0], fired[1]);
-            _mm_storeu_si128((__m128i *)(void *)(out + place * channels + first), spikes);
-            if (bits) {
-                keep_bits(mask, first, (uint16_t)_mm_movemask_epi8(_mm_slli_epi16(spikes, 7)));
-                mask += mask_bytes;
-            }
-        }
+    const __m128i halvings = _mm_cvtsi32_si128(layer->halvings), others = _mm_cvtsi32_si128(32 - layer->halvings);
+    __m256i keep[4], bias[4], threshold[4];
+#pragma GCC unroll 4
+    for (int k = 0; k < vectors; k++) {
+        keep[k] = _mm256_loadu_si256((const __m256i *)(const void *)(layer->v_keep + first + 8 * k));
+        bias[k] = _mm256_loadu_si256((const __m256i *)(const void *)(layer->bias + first + 8 * k));
+        threshold[k] = _mm256_loadu_si256((const __m256i *)(const void *)(layer->threshold + first + 8 * k));
     }
+    sums += first;
+    v += first;
+    for (int place = 0; place < places; place++, sums += channels, v += channels) {
+        __m256i fired[4];
+#pragma GCC unroll 4
+        for (int k = 0; k < vectors; k++) {
+            __m256i *membrane = (__m256i *)(void *)(v + 8 * k);
+            __m256i x = _mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(sums + 8 * k)), 6);
+            if (limits && wraps) x = wrapped_avx2(x, ND_LIMIT);
+            x = _mm256_add_epi32(x, bias[k]);
+            if (keeps != ND_FRESH) {
+                const __m256i before = _mm256_loadu_si256(membrane);
+                const __m256i kept = keeps == ND_HALF     ? half_avx2(before)
+                                     : keeps == ND_HALVED ? halved_avx2(before, halvings, others)
+                                                          : decayed_membrane_avx2(before, keep[k]);
+                x = _mm256_add_epi32(x, kept);
+            }
+            if (limits) x = _mm256_max_epi32(_mm256_min_epi32(x, top), bottom);
+            fired[k] = _mm256_cmpgt_epi32(x, threshold[k]);
+            _mm256_storeu_si256(membrane, _mm256_andnot_si256(fired[k], x));
+        }
+        const uint32_t spikes = spikes_avx2(fired, out ? out + (int64_t)place * channels + first : 0, vectors);
+        if (bits) keep_spikes(bits + place * mask_bytes, first, spikes, vectors);
+    }
+}
+
+ND_TARGET_AVX2 ND_INLINE void fire_single_avx2(
+    const nd_layer *layer, const int32_t *sums, int places, int32_t *v, uint8_t *out, uint8_t *bits, const int keeps,
+    const int limits) {
+    int first = 0;
+    for (; first + 2 * ND_LANES <= layer->channels; first += 2 * ND_LANES)
+        fire_channels_avx2(layer, sums, places, v, out, bits, first, 4, keeps, limits);
+    if (first < layer->channels) fire_channels_avx2(layer, sums, places, v, out, bits, first, 2, keeps, limits);
 }
 
 ND_TARGET_AVX2 ND_INLINE void fire_avx2(
@@ -150,21 +212,48 @@ ND_TARGET_AVX2 ND_INLINE void fire_avx2(
     uint8_t *bits) {
     if (layer->levels == 1 && !layer->u_remembers) {
         const int limits = layer->clips || layer->wraps;
-        if (!step && limits) fire_single_avx2(layer, sums, places, v, out, bits, 0, 0, 1);
-        else if (!step) fire_single_avx2(layer, sums, places, v, out, bits, 0, 0, 0);
-        else if (layer->halvings < 0) fire_single_avx2(layer, sums, places, v, out, bits, 1, 0, 1);
-        else if (limits) fire_single_avx2(layer, sums, places, v, out, bits, 1, 1, 1);
-        else fire_single_avx2(layer, sums, places, v, out, bits, 1, 1, 0);
+        if (bits && layer->unread && !layer->counting) out = 0;
+        if (!step && limits) fire_single_avx2(layer, sums, places, v, out, bits, ND_FRESH, 1);
+        else if (!step) fire_single_avx2(layer, sums, places, v, out, bits, ND_FRESH, 0);
+        else if (layer->halvings < 0) fire_single_avx2(layer, sums, places, v, out, bits, ND_SCALED, 1);
+        else if (layer->halvings != 1) fire_single_avx2(layer, sums, places, v, out, bits, ND_HALVED, 1);
+        else if (limits) fire_single_avx2(layer, sums, places, v, out, bits, ND_HALF, 1);
+        else fire_single_avx2(layer, sums, places, v, out, bits, ND_HALF, 0);
         return;
     }
     fire_plain(layer, sums, places, step, u, v, out, 0);
     if (bits) pack_plain(out, places, layer->channels, bits);
 }
 
+/* As count_plain(), of neurons with one level. */
+ND_TARGET_AVX2 ND_INLINE void count_channels_avx2(
+    const nd_layer *layer, const int32_t *sums, int places, uint8_t *out, uint8_t *bits, int first, const int vectors) {
+    const int channels = layer->channels;
+    for (int place = 0; place < places; place++) {
+        __m256i fired[4];
+#pragma GCC unroll 4
+        for (int k = 0; k < vectors; k++) {
+            const int at = first + 8 * k;
+            __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(sums + place * channels + at));
+            if (layer->wraps) x = wrapped_avx2(x, ND_LIMIT >> 6);
+            fired[k] = _mm256_cmpgt_epi32(x, _mm256_loadu_si256((const __m256i *)(const void *)(layer->threshold + at)));
+        }
+        const uint32_t spikes = spikes_avx2(fired, out ? out + place * channels + first : 0, vectors);
+        if (bits) keep_spikes(bits + place * ND_MASK_BYTES(channels), first, spikes, vectors);
+    }
+}
+
 ND_TARGET_AVX2 ND_INLINE void count_avx2(
     const nd_layer *layer, const int32_t *sums, int places, uint8_t *out, uint8_t *bits) {
-    count_plain(layer, sums, places, out, 0);
-    if (bits) pack_plain(out, places, layer->channels, bits);
+    if (layer->levels != 1) { /* such counts are never wanted as bits */
+        count_plain(layer, sums, places, out, 0);
+        return;
+    }
+    if (bits && layer->unread && !layer->counting) out = 0;
+    int first = 0;
+    for (; first + 2 * ND_LANES <= layer->channels; first += 2 * ND_LANES)
+        count_channels_avx2(layer, sums, places, out, bits, first, 4);
+    if (first < layer->channels) count_channels_avx2(layer, sums, places, out, bits, first, 2);
 }
 
 /* Of every byte, the places of its bits, the lowest first; filled when the library is loaded. */
@@ -204,5 +293,14 @@ ND_TARGET_AVX2 ND_INLINE uint16_t *list_avx2(
 #undef ND_WIDE
 #undef ND_LIST
 
+#include "scan.h"
+
+ND_TARGET_AVX2 ND_INLINE void spikes_under(
+    const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add, int few,
+    int16_t *narrow, uint16_t *list) {
+    if (term->joined) spikes_under_three(layer, term, masks, sums, places, add, few);
+    else events_avx2(layer, term, masks, sums, places, add, few, narrow, list);
+}
+
 #define tally_avx2(NAME) tally_##NAME##_avx2
-ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, events_avx2, count_avx2, fire_avx2, bits_kept, tally_avx2, ND_PIXELS)
+ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, spikes_under, count_avx2, fire_avx2, bits_kept, tally_avx2, ND_BLOCK_MOST)

@@ -90,8 +90,9 @@ ND_ATTRIBUTES ND_INLINE void ND_E(add)(
 /* As the dense terms: sums of a block of places. masks: the source's spikes for the first tap of the block's first
  * place; narrow: int16 [ND_PIXELS][channels]; list: see nd_scratch(). */
 ND_ATTRIBUTES static void ND_E(events)(
-    const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add,
+    const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add, int few,
     int16_t *narrow, uint16_t *list) {
+    (void)few;
     const int channels = layer->channels, inputs = term->inputs, rows = term->rows, columns = term->columns;
     const int step = term->column_dilation, reach = (columns - 1) * step;
     const int64_t place_bytes = term->mask_place, row_bytes = (int64_t)term->row_dilation * term->mask_row;

@@ -146,12 +146,13 @@ ND_INLINE void add_alone(const nd_layer *layer, const nd_term *term, const uint8
                     } else if (layer->summed) {                                                                                \
                         const nd_term read = summed_term(layer, term, source, summed, BLOCK);                                  \
                         TERM(layer, &read, summed, sums, places, k > 0);                                                       \
-                    } else if (term->form && term->form[step]) {                                                               \
+                    } else if (term->form && (term->form[step] || term->sets)) {                                               \
                         const uint8_t *masks = term->masks + step * term->mask_step + row * term->mask_row                     \
                                                + column * term->mask_place;                                                    \
-                        for (int start = 0; start < places; start += ND_PIXELS, masks += ND_PIXELS * term->mask_place)         \
+                        const int part = term->joined ? places : ND_PIXELS;                                                    \
+                        for (int start = 0; start < places; start += part, masks += part * term->mask_place)                   \
                             EVENTS(layer, term, masks, sums + (int64_t)start * channels,                                       \
-                                   places - start < ND_PIXELS ? places - start : ND_PIXELS, k > 0,                             \
+                                   places - start < part ? places - start : part, k > 0, term->form[step],                     \
                                    (int16_t *)(void *)(scratch + at.narrow), (uint16_t *)(void *)(scratch + at.list));         \
                     } else {                                                                                                   \
                         TERM(layer, term, source, sums, places, k > 0);                                                        \
@@ -280,7 +281,7 @@ static int paths_of_machine(void) {
     int found = ND_PLAIN;
 #ifdef ND_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt")) found |= ND_AVX2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi")) found |= ND_AVX2;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
         && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi")) {
         found |= ND_AVX512;

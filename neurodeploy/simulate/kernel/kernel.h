@@ -30,12 +30,15 @@ enum { ND_PLAIN = 1, ND_AVX2 = 2, ND_AVX512 = 4, ND_VBMI2 = 8, ND_AMX = 16, ND_N
  * dilated, filled up with zeros to chunks of 64 bytes of the source. Those of the paths of ARM: see neon.h.
  *
  * The event form, for sources of spikes that are 0 or 1, reads them as bits, and adds up rows of a table of its own:
- * int16 [column][row * inputs + input][channels], where one row of zeros ends every column.
+ * int16 [column][row * inputs + input][channels], where one row of zeros ends every column. See scan.h for kernels of three
+ * columns on the AVX2 path: there the table is [column][word][65][channels], with a row of zeros behind the 64 inputs of every
+ * word, and a second one, of sets, may hold sums of rows, [chunk][column][row][four inputs][17][32] of chunks of 32 channels.
  */
 typedef struct {
     const void *source;    /* what the first tap of the first output place reads in step 0 */
     const void *weights;
     const int16_t *events; /* the table of the event form, or 0 */
+    const int16_t *sets;   /* the table of sets of the event form, or 0; where there is one, the event form runs in every step */
     const uint8_t *form;   /* [steps], not 0 where the event form runs, ND_NOTHING where no source spikes; 0 for none */
     const uint8_t *shown;  /* of codes, [steps], 0 where all are 0; 0 for codes that are the same in all steps */
     const int32_t *alone;  /* [channels]: weights of a convolution of one synapse a channel; 0 for all others */
@@ -54,6 +57,8 @@ typedef struct {
     int32_t inputs;        /* of the event form: channels of the source, a multiple of ND_LANES */
     int32_t event_shift;   /* of the event form's sum */
     int32_t narrow;        /* 16 bits hold every sum of the event form */
+    int32_t thin;          /* the few outputs of an AVX2 path whose weights are [row][vector][output][32]; 0 for weights as above */
+    int32_t joined;        /* rows of the source that share a word in the table of events; 0 where that has no words */
     int32_t parts, chunks; /* of the AMX path; 0 for weights as the others have them */
 } nd_term;
 
@@ -109,6 +114,7 @@ typedef struct {
     int32_t wraps;            /* the current may leave its 24 bits; nd_run() sets it */
     int32_t clips;            /* a membrane may; nd_run() sets it */
     int32_t constant;         /* no source changes between steps */
+    int32_t unread;           /* where there are masks, only counting reads 'out' */
     int32_t summed;           /* the readout: uint8 holds the sources' sums over all steps */
     int32_t first_row, end_row, first_column, end_column; /* the counted places */
     int32_t link_count, arrival_count;

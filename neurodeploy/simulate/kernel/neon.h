@@ -297,7 +297,7 @@ ND_INLINE void events_neon(
     uint16_t *list) {
     if (term->narrow && term->columns == 3 && term->column_dilation == 1)
         events_block_neon_wise(layer, term, masks, sums, add, list);
-    else events_neon_wise(layer, term, masks, sums, places, add, narrow, list);
+    else events_neon_wise(layer, term, masks, sums, places, add, few, narrow, list);
 }
 
 ND_DEFINE_ROW(row_neon, , term_neon, events_neon, count_neon, fire_neon, pack_neon, tally_plain, ND_PIXELS)

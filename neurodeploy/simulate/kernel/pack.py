@@ -17,7 +17,18 @@ NARROW_MAX = (1 << 15) - 1
 """Largest magnitude of a sum that is held in 16 bits."""
 
 EVENTS_BYTES = 1 << 22
-"""Largest table of the event form: beyond it the rows come from memory, and nothing is gained."""
+"""Largest table of the event form, and largest table of sets: beyond it the rows come from memory, and nothing is gained."""
+
+THIN_MAX = 4
+"""Outputs up to which the dense form of AVX2 has inputs side by side in its vectors, of ``VECTOR`` bytes."""
+
+VECTOR = 32
+
+WORD = 64
+"""Channels whose spikes are found together, where they are not listed; a row of zeros follows theirs."""
+
+CHUNK, SET_ROWS = 32, 17
+"""Channels of the rows of a table of sets, and rows for four inputs: 16, and room (ND_CHUNK and ND_SETS_BYTES)."""
 
 ENTRY_MAX = (1 << 16) - 1
 """Largest entry of a list of spikes, in 16 lanes of a row of weights."""
@@ -28,13 +39,18 @@ class EventTable:
     """Weights of the event form.
 
     Attributes:
-        rows: (columns, rows * inputs + 1, padded outputs) int16; the last row of every column is 0.
+        rows: (columns, rows * inputs + 1, padded outputs) int16; the last row of every column is 0. With words
+            (columns, words, 65, padded outputs); the last row of every word is 0.
+        joined: Rows of the source that share a word; 0 where there are none.
+        sets: (chunks, columns, rows * inputs / 4, 17, 32) int16: the sum of the rows of every set of four inputs; or None.
         inputs: Channels of the source, rounded up.
         narrow: 16 bits hold every sum.
         shift: Of the sum, to the left.
     """
 
     rows: NDArray[np.int16]
+    joined: int
+    sets: NDArray[np.int16] | None
     inputs: int
     narrow: bool
     shift: int
@@ -93,7 +109,25 @@ def pack_tiles(weight: IntArray, *, dilated: bool) -> tuple[NDArray[np.int8], in
     return packed, parts, chunks
 
 
-def pack_events(weight: IntArray, shift: int) -> EventTable | None:
+def pack_thin(weight: IntArray) -> NDArray[np.int8]:
+    """The table of the dense form for few outputs on the AVX2 path, whose columns of the kernel read neighbouring places.
+
+    Args:
+        weight: (outputs, inputs, rows, columns), of 8 bits; at most ``THIN_MAX`` outputs.
+    """
+    outputs, inputs, rows, columns = weight.shape
+    held = rounded(inputs)
+    vectors = -(-columns * held // VECTOR)
+    table = np.zeros((outputs, rows, columns, held), np.int8)
+    table[..., :inputs] = weight.transpose(0, 2, 3, 1)
+    filled = np.zeros((outputs, rows, vectors * VECTOR), np.int8)
+    filled[..., : columns * held] = table.reshape(outputs, rows, columns * held)
+    packed = aligned((rows, vectors, outputs, VECTOR), np.int8)
+    packed[...] = filled.reshape(outputs, rows, vectors, VECTOR).transpose(1, 2, 0, 3)
+    return packed
+
+
+def pack_events(weight: IntArray, shift: int, *, scanned: bool) -> EventTable | None:
     """The table of the event form, or None where it would be out of proportion.
 
     Sums are held in 16 bits where no output's positive weights, and no output's negative ones, add up to more: then no
@@ -102,6 +136,7 @@ def pack_events(weight: IntArray, shift: int) -> EventTable | None:
     Args:
         weight: (outputs, inputs, rows, columns), of at most 9 bits.
         shift: Bits that all weights can lose: 1 where all are even.
+        scanned: The path finds spikes in words, under a kernel of three columns that are neighbours, see scan.h.
     """
     outputs, inputs, rows, columns = weight.shape
     padded, listed = rounded(outputs), rounded(inputs)
@@ -110,11 +145,45 @@ def pack_events(weight: IntArray, shift: int) -> EventTable | None:
     halved = weight >> shift
     positive, negative = (np.maximum(part, 0).sum(axis=(1, 2, 3)).max(initial=0) for part in (halved, -halved))
     narrow = max(int(positive), int(negative)) <= NARROW_MAX
+    by_input = np.zeros((columns, rows, listed, padded), np.int16)
+    by_input[:, :, :inputs, :outputs] = (halved if narrow else weight).transpose(3, 2, 1, 0)
+    shift = shift if narrow else 0
+    if scanned and narrow:
+        words, joined = _in_words(by_input)
+        return EventTable(words, joined, _sets(by_input), listed, narrow, shift)
     table = aligned((columns, rows * listed + 1, padded), np.int16)
-    by_row = table[:, :-1].reshape(columns, rows, listed, padded)
-    by_row[:, :, :inputs, :outputs] = (halved if narrow else weight).transpose(3, 2, 1, 0)
-    table[:, :-1] = by_row.reshape(columns, rows * listed, padded)
-    return EventTable(table, listed, narrow, shift if narrow else 0)
+    table[:, :-1] = by_input.reshape(columns, rows * listed, padded)
+    return EventTable(table, 0, None, listed, narrow, shift)
+
+
+def _in_words(by_input: NDArray[np.int16]) -> tuple[NDArray[np.int16], int]:
+    """The rows (columns, rows, inputs, outputs) by words, and the rows of the source that share one."""
+    columns, rows, inputs, outputs = by_input.shape
+    joined = 4 if inputs <= 16 else 2 if inputs <= 32 else 1
+    if joined > 1:
+        words, held = -(-rows // joined), np.zeros((columns, -(-rows // joined) * joined, WORD // joined, outputs), np.int16)
+        held[:, :rows, :inputs] = by_input
+    else:
+        words, held = rows * -(-inputs // WORD), np.zeros((columns, rows, -(-inputs // WORD) * WORD, outputs), np.int16)
+        held[:, :, :inputs] = by_input
+    table = aligned((columns, words, WORD + 1, outputs), np.int16)
+    table[:, :, :WORD] = held.reshape(columns, words, WORD, outputs)
+    return table, joined
+
+
+def _sets(by_input: NDArray[np.int16]) -> NDArray[np.int16] | None:
+    """The table of sets of rows (columns, rows, inputs, outputs), or None where it would be too large."""
+    columns, rows, inputs, outputs = by_input.shape
+    fours, chunks = rows * inputs // 4, -(-outputs // CHUNK)
+    if chunks * columns * fours * SET_ROWS * CHUNK * 2 > EVENTS_BYTES:
+        return None
+    table = aligned((chunks, columns, fours, SET_ROWS, CHUNK), np.int16)
+    held = np.zeros((columns, fours, 4, chunks * CHUNK), np.int16)
+    held[..., :outputs] = by_input.reshape(columns, fours, 4, outputs)
+    parts = held.reshape(columns, fours, 4, chunks, CHUNK).transpose(3, 0, 1, 2, 4)
+    for one in range(16):
+        table[:, :, :, one] = sum((parts[:, :, :, bit] for bit in range(4) if one >> bit & 1), np.int16(0))
+    return table
 
 
 def pack_alone(node: IntegerConv | IntegerDense, padded: int) -> NDArray[np.int32] | None:

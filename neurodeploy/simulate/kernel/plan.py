@@ -25,7 +25,7 @@ from neurodeploy.quantize.network import (
     IntegerNode,
     IntegerReadout,
 )
-from neurodeploy.simulate.kernel.pack import EventTable, pack, pack_alone, pack_events, pack_tiles, rounded
+from neurodeploy.simulate.kernel.pack import THIN_MAX, EventTable, pack, pack_alone, pack_events, pack_thin, pack_tiles, rounded
 from neurodeploy.simulate.kernel.refuse import CODE_MAX, LEVELS_MAX, Pair, channels_of, roots, shift_of
 
 MEMBRANE_MAX = (1 << 23) - 1
@@ -56,6 +56,7 @@ class TermPlan:
         run: Groups whose products 16 bits can add up.
         parts: Of a row of the kernel, on the AMX path.
         chunks: Of 64 bytes, of each part; 0 where the weights are as on the other paths.
+        thin: Outputs, where they are few and the weights are those of the AVX2 path for that; else 0.
         events: The table of the event form; None for sources that are not binary.
         alone: (padded,) int32, the weights of a convolution of one synapse a channel; None for all others.
         kernel: Rows and columns.
@@ -73,6 +74,7 @@ class TermPlan:
     run: int
     parts: int
     chunks: int
+    thin: int
     events: EventTable | None
     alone: NDArray[np.int32] | None
     kernel: Pair
@@ -215,7 +217,9 @@ def make_plan(net: IntegerNetwork, path: str, size: Pair) -> Plan | str:
             last_use[term.source] = len(layers)
         layers.append(layer)
     code_max = min(CODE_MAX, *(_code_max(net, layer) for layer in layers))
-    binary = frozenset(term.source for layer in layers for term in layer.terms if term.events is not None)
+    binary = frozenset(
+        term.source for layer in layers if not layer.summed for term in layer.terms if term.events is not None
+    )
     return Plan(
         path=path,
         steps=net.host.steps,
@@ -269,7 +273,8 @@ def _layer(net: IntegerNetwork, node: IntegerLif | IntegerReadout, path: str, ex
     terms = []
     for (conv, source, alone), count in zip(pairs, levels, strict=True):
         reach = np.abs(conv.weight).sum(axis=(1, 2, 3))
-        term = _term(conv, source.name, count * (net.host.steps if summed else 1), path)
+        few = path == "avx2" and isinstance(node, IntegerReadout) and len(node.bias) <= THIN_MAX
+        term = _term(conv, source.name, count * (net.host.steps if summed else 1), path, few=few)
         terms.append(replace(term, alone=alone if count else None))
         if count:
             counts = counts + reach * count
@@ -342,7 +347,7 @@ def _code_max(net: IntegerNetwork, layer: LayerPlan) -> int:
     return (limit - counts) // codes if codes else CODE_MAX
 
 
-def _term(conv: IntegerConv, source: str, levels: int, path: str) -> TermPlan:
+def _term(conv: IntegerConv, source: str, levels: int, path: str, *, few: bool) -> TermPlan:
     graded = not levels
     weights: NDArray[Any]
     halves = 0 if graded else shift_of(conv.weight) or 0
@@ -353,6 +358,10 @@ def _term(conv: IntegerConv, source: str, levels: int, path: str) -> TermPlan:
         groups = -(-conv.weight.shape[1] // 4)
     else:
         weights, groups = pack(conv.weight >> shift, graded, path)
+    thin = few and not graded and conv.dilation[1] == 1
+    if thin:
+        weights = pack_thin(conv.weight >> shift)
+    scanned = path == "avx2" and conv.weight.shape[3] == 3 and conv.dilation[1] == 1
     return TermPlan(
         conv=conv.name,
         source=source,
@@ -363,7 +372,8 @@ def _term(conv: IntegerConv, source: str, levels: int, path: str) -> TermPlan:
         run=1 if graded else max(1, CODE_MAX // ((128 if path == "neon" else 256) * levels)),
         parts=parts,
         chunks=chunks,
-        events=pack_events(conv.weight, halves) if levels == 1 and conv.stride == (1, 1) else None,
+        thin=len(conv.weight) if thin else 0,
+        events=pack_events(conv.weight, halves, scanned=scanned) if levels == 1 and conv.stride == (1, 1) else None,
         alone=None,
         kernel=(conv.weight.shape[2], conv.weight.shape[3]),
         dilation=conv.dilation,

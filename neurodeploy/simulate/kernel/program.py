@@ -19,7 +19,7 @@ from neurodeploy.simulate.kernel.pack import aligned
 from neurodeploy.simulate.kernel.plan import LayerPlan, Plan, TermPlan, clips_from, extents_of, wraps_from
 from neurodeploy.simulate.observe import IntArray
 
-Form = Literal["auto", "dense", "events"]
+Form = Literal["auto", "dense", "events", "sets"]
 Window = tuple[slice, slice]
 
 EVENT_RATE = {"plain": 1.1, "avx2": 0.24, "avx512": 0.04, "vbmi2": 0.14, "amx": 0.035}
@@ -32,8 +32,11 @@ EVENT_RATE.update({"neon": 0.25, "dotprod": 0.12, "i8mm": 0.06})
 # These are guesses: an instruction of avx2 does as many products as additions of events, as one of neon does; one of
 # dotprod does twice as many, one of i8mm four times.
 
+SETS_RATE = 0.16
+"""The same of sources whose readers all have a table of sets: beyond it that is the faster one. Measured."""
+
 EVENT_CHANNELS = {"avx2": 32, "amx": 64}
-"""Channels of a source below which the event form never is. Measured."""
+"""Channels of a source below which the event form never is, unless there are tables of sets. Measured."""
 
 WORK_PER_THREAD = 1 << 21
 """Multiply-accumulates of a layer for which another thread is worth while; some tens of microseconds."""
@@ -138,10 +141,28 @@ class Program:
         return self._counts
 
     def _lists(self, layer: LayerPlan) -> bool:
-        """Whether the event form is ever taken for a source."""
+        """Whether spikes of a source are ever taken as bits."""
         least = EVENT_CHANNELS.get(self.plan.path, 0)
-        wanted = self.case.form == "events" or (self.case.form == "auto" and layer.channels >= least)
+        often = layer.channels >= least or self._has_sets(layer)
+        wanted = self.case.form in ("events", "sets") or (self.case.form == "auto" and often)
         return wanted and layer.name in self.plan.binary
+
+    def _has_sets(self, layer: LayerPlan) -> bool:
+        """Whether all readers of a source have a table of sets, and nothing else of it."""
+        return self.case.form != "events" and all(
+            term.events is not None and term.events.sets is not None and term.alone is None and not reader.summed
+            for reader in self.plan.layers
+            for term in reader.terms
+            if term.source == layer.name
+        )
+
+    def _few(self, layer: LayerPlan) -> int:
+        """Spikes of a step below which the rows of single spikes are added."""
+        if self.case.form != "auto":
+            return 0 if self.case.form == "sets" else EVERY
+        path, (rows, columns) = self.plan.path, self.extents[layer.name]
+        rate = WIDE_EVENT_RATE.get(path, EVENT_RATE[path]) if layer.channels >= 64 else EVENT_RATE[path]
+        return ceil((SETS_RATE if self._has_sets(layer) else rate) * rows * columns * layer.channels)
 
     def _make_buffers(self) -> dict[str, Buffer]:
         """Of the input and of every spiking layer; those that live at different times share them."""
@@ -223,10 +244,8 @@ class Program:
             summed=layer.summed,
         )
         if self._lists(layer) and to.masks is not None:
-            path = self.plan.path
-            rate = WIDE_EVENT_RATE.get(path, EVENT_RATE[path]) if layer.channels >= 64 else EVENT_RATE[path]
-            few = rate * rows * columns * layer.channels
-            made.few = ceil(few) if self.case.form == "auto" else EVERY
+            made.few = self._few(layer)
+            made.unread = self._has_sets(layer) and not self.case.keeps
             made.form = self._forms[layer.name].ctypes.data
             made.masks = to.mask_address(*to.halo)
             made.mask_step, made.mask_row = to.masks.strides[:2]
@@ -263,6 +282,7 @@ class Program:
             run=term.run,
             parts=term.parts,
             chunks=term.chunks,
+            thin=term.thin,
         )
         if term.graded and made.step_bytes:
             made.shown = self._shown.ctypes.data
@@ -273,6 +293,9 @@ class Program:
             made.mask_step, made.mask_row, made.mask_place, _ = source.masks.strides
             made.events, made.form = term.events.rows.ctypes.data, self._forms[term.source].ctypes.data
             made.inputs, made.event_shift, made.narrow = term.events.inputs, term.events.shift, term.events.narrow
+            made.joined = term.events.joined
+            if term.events.sets is not None and self.case.form != "events":
+                made.sets = term.events.sets.ctypes.data
         return made
 
     def _count(self, links: Mapping[str, Links], window: Window | None) -> RunCounts:

@@ -1,6 +1,6 @@
 /* The paths of x86: AVX2 in a file of its own, AVX-512 VNNI with and without VBMI2 here; part of kernel.c. */
 
-#define ND_TARGET_AVX2 __attribute__((target("avx2,popcnt")))
+#define ND_TARGET_AVX2 __attribute__((target("avx2,popcnt,bmi")))
 #define ND_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx2,popcnt,bmi")))
 #define ND_TARGET_VBMI2 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi2,avx2,popcnt,bmi")))
 
@@ -17,6 +17,13 @@ ND_INLINE int taps_joined(const nd_term *term) {
 
 /* Sixteen spikes as bits of a place's words, those of a word in order: the first ones clear what follows. */
 ND_INLINE void keep_bits(uint8_t *bits, int first, uint16_t fired) {
+    const uint64_t word = fired;
+    if (first % 64) memcpy(bits + first / 8, &fired, sizeof fired);
+    else memcpy(bits + first / 8, &word, sizeof word);
+}
+
+/* As keep_bits(), 32 spikes. */
+ND_INLINE void keep_more_bits(uint8_t *bits, int first, uint32_t fired) {
     const uint64_t word = fired;
     if (first % 64) memcpy(bits + first / 8, &fired, sizeof fired);
     else memcpy(bits + first / 8, &word, sizeof word);
@@ -326,13 +333,13 @@ ND_TARGET_AVX512 ND_INLINE void widen_sixteen(__m256i narrow, int32_t *sums, int
 #undef ND_WIDEN
 
 ND_TARGET_AVX512 ND_INLINE void events_avx512(
-    const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add,
+    const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add, int few,
     int16_t *narrow, uint16_t *list) {
     if (term->narrow && term->columns == 3 && term->column_dilation == 1) {
         if (layer->channels % 32) events_block_avx512_half(layer, term, masks, sums, add, list);
         else events_block_avx512_full(layer, term, masks, sums, add, list);
-    } else if (layer->channels % 32) events_avx512_half(layer, term, masks, sums, places, add, narrow, list);
-    else events_avx512_full(layer, term, masks, sums, places, add, narrow, list);
+    } else if (layer->channels % 32) events_avx512_half(layer, term, masks, sums, places, add, few, narrow, list);
+    else events_avx512_full(layer, term, masks, sums, places, add, few, narrow, list);
 }
 
 #define tally_avx512(NAME) tally_##NAME##_avx512_half
@@ -387,13 +394,13 @@ ND_TARGET_VBMI2 ND_INLINE uint16_t *list_vbmi2(
 #undef ND_WIDEN
 
 ND_TARGET_VBMI2 ND_INLINE void events_vbmi2(
-    const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add,
+    const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add, int few,
     int16_t *narrow, uint16_t *list) {
     if (term->narrow && term->columns == 3 && term->column_dilation == 1) {
         if (layer->channels % 32) events_block_vbmi2_half(layer, term, masks, sums, add, list);
         else events_block_vbmi2_full(layer, term, masks, sums, add, list);
-    } else if (layer->channels % 32) events_vbmi2_half(layer, term, masks, sums, places, add, narrow, list);
-    else events_vbmi2_full(layer, term, masks, sums, places, add, narrow, list);
+    } else if (layer->channels % 32) events_vbmi2_half(layer, term, masks, sums, places, add, few, narrow, list);
+    else events_vbmi2_full(layer, term, masks, sums, places, add, few, narrow, list);
 }
 
 ND_DEFINE_ROW(row_vbmi2, ND_TARGET_VBMI2, term_avx512, events_vbmi2, count_avx512, fire_avx512, bits_kept, tally_avx512, ND_PIXELS)
