@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,11 @@ def counted_by_reference(net: IntegerNetwork, codes: np.ndarray) -> dict[str, An
 
 
 def assert_counted(
-    net: IntegerNetwork, codes: np.ndarray, core: int | None = None, known: dict[str, Any] | None = None
+    net: IntegerNetwork,
+    codes: np.ndarray,
+    core: int | None = None,
+    known: dict[str, Any] | None = None,
+    path: str | None = None,
 ) -> None:
     """Counts the operations of a run of the kernel, whole or in tiles, and of the reference: all must be the same.
 
@@ -126,10 +131,11 @@ def assert_counted(
     """
     by_kernel = OperationCounter(net)
     assert takes_counts(by_kernel)
+    backend = partial(kernel.run, path=path)
     if core is None:
-        kernel.run(net, codes, observer=by_kernel)
+        backend(net, codes, observer=by_kernel)
     else:
-        run_tiled(net, codes, core=core, backend=kernel.run, observer=by_kernel)
+        run_tiled(net, codes, core=core, backend=backend, observer=by_kernel)
     assert by_kernel.counts().as_dict() == (known or counted_by_reference(net, codes))
 
 

@@ -26,7 +26,8 @@ from neurodeploy.quantize.network import (
 )
 from neurodeploy.simulate import kernel, reference
 from neurodeploy.simulate.kernel.library import LIMIT, library
-from neurodeploy.simulate.kernel.plan import MEMBRANE_MAX, clips_from, make_plan
+from neurodeploy.simulate.kernel.limits import MEMBRANE_MAX, clips_from
+from neurodeploy.simulate.kernel.plan import make_plan
 from neurodeploy.simulate.kernel.refuse import CODE_MAX
 from neurodeploy.simulate.observe import Trace
 from tests.kernel_nets import student_like

@@ -147,10 +147,11 @@ ND_TARGET_AVX2 ND_INLINE __m256i wrapped_avx2(__m256i x, int32_t limit) {
     return _mm256_add_epi32(_mm256_sub_epi32(x, _mm256_and_si256(over, twice)), _mm256_andnot_si256(within, twice));
 }
 
-/* Spikes of 'vectors' times eight channels, as bits. */
+/* As keep_bits(), of 'vectors' times eight channels. */
 ND_INLINE void keep_spikes(uint8_t *bits, int first, uint32_t spikes, const int vectors) {
-    if (vectors == 4) keep_more_bits(bits, first, spikes);
-    else keep_bits(bits, first, (uint16_t)spikes);
+    const uint64_t word = spikes;
+    if (first % 64 == 0) memcpy(bits + first / 8, &word, sizeof word);
+    else memcpy(bits + first / 8, &spikes, (size_t)vectors);
 }
 
 /* How a membrane is kept: by its factor, by shifts, by a single one, or not at all, because it is the first step. */
@@ -212,7 +213,7 @@ ND_TARGET_AVX2 ND_INLINE void fire_avx2(
     uint8_t *bits) {
     if (layer->levels == 1 && !layer->u_remembers) {
         const int limits = layer->clips || layer->wraps;
-        if (bits && layer->unread && !layer->counting) out = 0;
+        if (bits && layer->unread) out = 0;
         if (!step && limits) fire_single_avx2(layer, sums, places, v, out, bits, ND_FRESH, 1);
         else if (!step) fire_single_avx2(layer, sums, places, v, out, bits, ND_FRESH, 0);
         else if (layer->halvings < 0) fire_single_avx2(layer, sums, places, v, out, bits, ND_SCALED, 1);
@@ -249,7 +250,7 @@ ND_TARGET_AVX2 ND_INLINE void count_avx2(
         count_plain(layer, sums, places, out, 0);
         return;
     }
-    if (bits && layer->unread && !layer->counting) out = 0;
+    if (bits && layer->unread) out = 0;
     int first = 0;
     for (; first + 2 * ND_LANES <= layer->channels; first += 2 * ND_LANES)
         count_channels_avx2(layer, sums, places, out, bits, first, 4);
@@ -279,6 +280,50 @@ ND_TARGET_AVX2 ND_INLINE uint16_t *list_avx2(
     return end;
 }
 
+/* As row_sums(), of spikes that are bits. */
+ND_TARGET_AVX2 ND_INLINE int64_t mask_sums_avx2(
+    const nd_layer *layer, const uint8_t *masks, int places, uint8_t *marks, int64_t mark_step, uint32_t *by_channel,
+    int64_t *spikes) {
+    const int channels = layer->channels, steps = layer->steps, most = 255, bytes = ND_MASK_BYTES(channels);
+    const __m256i each = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    const __m256i spread = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    int64_t ever = 0;
+    for (int step = 0; step < steps; step++) {
+        const uint8_t *at = masks + step * layer->mask_step;
+        for (int first = 0; first < channels; first += 2 * ND_LANES) {
+            for (int start = 0; start < places; start += most) {
+                const int end = places - start < most ? places : start + most;
+                __m256i sum = _mm256_setzero_si256();
+                for (int place = start; place < end; place++) {
+                    const __m256i bits = _mm256_shuffle_epi8(_mm256_set1_epi32(four_bytes(at + (int64_t)place * bytes + first / 8)), spread);
+                    sum = _mm256_sub_epi8(sum, _mm256_cmpeq_epi8(_mm256_and_si256(bits, each), each));
+                }
+                widen(by_channel + first, (nd_bytes)_mm256_castsi256_si128(sum));
+                if (channels - first > ND_LANES) widen(by_channel + first + ND_LANES, (nd_bytes)_mm256_extracti128_si256(sum, 1));
+            }
+        }
+        int64_t total = 0;
+        memset(marks + step * mark_step, 0, (size_t)(places + 7) / 8);
+        for (int place = 0; place < places; place++) {
+            uint64_t some = 0;
+            for (int byte = 0; byte < bytes; byte += 8) {
+                const uint64_t word = mask_at(at + (int64_t)place * bytes + byte);
+                some |= word;
+                total += __builtin_popcountll(word);
+            }
+            marks[step * mark_step + place / 8] |= (uint8_t)((some != 0) << place % 8);
+        }
+        spikes[step] = total;
+    }
+    for (int64_t at = 0; at < (int64_t)places * bytes; at += 8) {
+        uint64_t word = mask_at(masks + at);
+        for (int step = 1; step < steps; step++) word |= mask_at(masks + at + step * layer->mask_step);
+        ever += __builtin_popcountll(word);
+    }
+    return ever;
+}
+
+#define ND_MASK_SUMS mask_sums_avx2
 #define ND_E(name) name##_avx2
 #define ND_ATTRIBUTES ND_TARGET_AVX2
 #define ND_NARROW 16

@@ -114,7 +114,7 @@ typedef struct {
     int32_t wraps;            /* the current may leave its 24 bits; nd_run() sets it */
     int32_t clips;            /* a membrane may; nd_run() sets it */
     int32_t constant;         /* no source changes between steps */
-    int32_t unread;           /* where there are masks, only counting reads 'out' */
+    int32_t unread;           /* 'out' need not be written: all is read from masks */
     int32_t summed;           /* the readout: uint8 holds the sources' sums over all steps */
     int32_t first_row, end_row, first_column, end_column; /* the counted places */
     int32_t link_count, arrival_count;

@@ -17,7 +17,7 @@ NARROW_MAX = (1 << 15) - 1
 """Largest magnitude of a sum that is held in 16 bits."""
 
 EVENTS_BYTES = 1 << 22
-"""Largest table of the event form, and largest table of sets: beyond it the rows come from memory, and nothing is gained."""
+"""Largest table of events, and of sets: beyond it the rows come from memory, and nothing is gained."""
 
 THIN_MAX = 4
 """Outputs up to which the dense form of AVX2 has inputs side by side in its vectors, of ``VECTOR`` bytes."""
@@ -42,7 +42,8 @@ class EventTable:
         rows: (columns, rows * inputs + 1, padded outputs) int16; the last row of every column is 0. With words
             (columns, words, 65, padded outputs); the last row of every word is 0.
         joined: Rows of the source that share a word; 0 where there are none.
-        sets: (chunks, columns, rows * inputs / 4, 17, 32) int16: the sum of the rows of every set of four inputs; or None.
+        sets: (chunks, columns, rows * inputs / 4, 17, 32) int16, the sum of the rows of every set of four inputs; or
+            None.
         inputs: Channels of the source, rounded up.
         narrow: 16 bits hold every sum.
         shift: Of the sum, to the left.
@@ -110,7 +111,7 @@ def pack_tiles(weight: IntArray, *, dilated: bool) -> tuple[NDArray[np.int8], in
 
 
 def pack_thin(weight: IntArray) -> NDArray[np.int8]:
-    """The table of the dense form for few outputs on the AVX2 path, whose columns of the kernel read neighbouring places.
+    """The table of the dense form for few outputs on the AVX2 path, of a kernel without dilated columns.
 
     Args:
         weight: (outputs, inputs, rows, columns), of 8 bits; at most ``THIN_MAX`` outputs.
@@ -160,12 +161,10 @@ def _in_words(by_input: NDArray[np.int16]) -> tuple[NDArray[np.int16], int]:
     """The rows (columns, rows, inputs, outputs) by words, and the rows of the source that share one."""
     columns, rows, inputs, outputs = by_input.shape
     joined = 4 if inputs <= 16 else 2 if inputs <= 32 else 1
-    if joined > 1:
-        words, held = -(-rows // joined), np.zeros((columns, -(-rows // joined) * joined, WORD // joined, outputs), np.int16)
-        held[:, :rows, :inputs] = by_input
-    else:
-        words, held = rows * -(-inputs // WORD), np.zeros((columns, rows, -(-inputs // WORD) * WORD, outputs), np.int16)
-        held[:, :, :inputs] = by_input
+    size = WORD // joined if joined > 1 else -(-inputs // WORD) * WORD  # of a row
+    held = np.zeros((columns, -(-rows // joined) * joined, size, outputs), np.int16)
+    held[:, :rows, :inputs] = by_input
+    words = held.shape[1] * size // WORD
     table = aligned((columns, words, WORD + 1, outputs), np.int16)
     table[:, :, :WORD] = held.reshape(columns, words, WORD, outputs)
     return table, joined

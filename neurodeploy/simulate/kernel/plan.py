@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.quantize.bounds import CONV_MAX, CURRENT_MAX
 from neurodeploy.quantize.network import (
     IntArray,
     IntegerConv,
@@ -25,14 +23,18 @@ from neurodeploy.quantize.network import (
     IntegerNode,
     IntegerReadout,
 )
-from neurodeploy.simulate.kernel.pack import THIN_MAX, EventTable, pack, pack_alone, pack_events, pack_thin, pack_tiles, rounded
+from neurodeploy.simulate.kernel.limits import code_max
+from neurodeploy.simulate.kernel.pack import (
+    THIN_MAX,
+    EventTable,
+    pack,
+    pack_alone,
+    pack_events,
+    pack_thin,
+    pack_tiles,
+    rounded,
+)
 from neurodeploy.simulate.kernel.refuse import CODE_MAX, LEVELS_MAX, Pair, channels_of, roots, shift_of
-
-MEMBRANE_MAX = (1 << 23) - 1
-"""Of the register v, of either sign."""
-
-REGISTER_MAX = 1 << 30
-"""Bound of the register u before its wrap-around: with a shifted bias and a membrane it fits 32 bits."""
 
 _NOWHERE = np.iinfo(np.int32).max
 """A threshold that no sum exceeds."""
@@ -216,7 +218,7 @@ def make_plan(net: IntegerNetwork, path: str, size: Pair) -> Plan | str:
             strides[term.source] = max(strides.get(term.source, 1), term.stride[1])
             last_use[term.source] = len(layers)
         layers.append(layer)
-    code_max = min(CODE_MAX, *(_code_max(net, layer) for layer in layers))
+    largest = min(CODE_MAX, *(code_max(layer, net.host.steps) for layer in layers))
     binary = frozenset(
         term.source for layer in layers if not layer.summed for term in layer.terms if term.events is not None
     )
@@ -227,7 +229,7 @@ def make_plan(net: IntegerNetwork, path: str, size: Pair) -> Plan | str:
         halo=halo,
         strides=strides,
         last_use=last_use,
-        code_max=code_max,
+        code_max=largest,
         binary=binary,
         offset=np.asarray(net.readout.bias * net.host.steps, np.int64),
         input=net.input.name,
@@ -336,17 +338,6 @@ def _current_threshold(vth: int, bias: IntArray) -> IntArray:
     return vth - bias
 
 
-def _code_max(net: IntegerNetwork, layer: LayerPlan) -> int:
-    """Largest magnitude of a code for which a layer's sums and registers stay inside their bounds; negative: none."""
-    limit = CONV_MAX
-    if layer.u_remembers:
-        limit = min(limit, (REGISTER_MAX // net.host.steps) >> 6)
-    codes, counts = layer.weight_bound
-    if counts > limit:
-        return -1
-    return (limit - counts) // codes if codes else CODE_MAX
-
-
 def _term(conv: IntegerConv, source: str, levels: int, path: str, *, few: bool) -> TermPlan:
     graded = not levels
     weights: NDArray[Any]
@@ -380,30 +371,3 @@ def _term(conv: IntegerConv, source: str, levels: int, path: str, *, few: bool) 
         padding=conv.padding,
         stride=conv.stride,
     )
-
-
-def wraps_from(layer: LayerPlan, steps: int) -> int:
-    """The largest magnitude of a code from which on u may leave its 24 bits; beyond all codes for never."""
-    least = CURRENT_MAX // (steps if layer.u_remembers else 1) + 1  # of the current's bound
-    codes, counts = layer.weight_bound
-    if counts >= least:
-        return 0
-    return -((counts - least) // codes) if codes else CODE_MAX + 1
-
-
-def clips_from(layer: LayerPlan, steps: int) -> int:
-    """The largest magnitude of a code from which on a membrane may leave its 24 bits; beyond all codes for never.
-
-    A step keeps ``keep / 4096`` of it and adds a current and a bias, so that ``|v| <= (current + bias) * sum_k
-    (keep / 4096)^k``; a reset only makes it smaller.
-    """
-    if layer.v_keep is None or layer.bias is None:
-        return 0
-    keep = Fraction(int(layer.v_keep.max()), 4096)
-    reach = sum((keep**step for step in range(steps)), Fraction(0))
-    bias = int(np.abs(layer.bias.astype(np.int64)).max())
-    most = MEMBRANE_MAX / reach - bias  # that the current may be
-    codes, counts = layer.weight_bound
-    if counts << 6 > most:
-        return 0
-    return int((most / 64 - counts) // codes) + 1 if codes else CODE_MAX + 1

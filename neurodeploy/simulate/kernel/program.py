@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from neurodeploy.simulate.kernel.buffers import Buffer, Pair, buffer
 from neurodeploy.simulate.kernel.counts import Links, RunCounts, SpikeCounts, Spread, arrival, found_size
 from neurodeploy.simulate.kernel.library import GROUPS, Arrival, Layer, Network, Term, library
+from neurodeploy.simulate.kernel.limits import clips_from, wraps_from
 from neurodeploy.simulate.kernel.pack import aligned
-from neurodeploy.simulate.kernel.plan import LayerPlan, Plan, TermPlan, clips_from, extents_of, wraps_from
+from neurodeploy.simulate.kernel.plan import LayerPlan, Plan, TermPlan, extents_of
 from neurodeploy.simulate.observe import IntArray
 
 Form = Literal["auto", "dense", "events", "sets"]

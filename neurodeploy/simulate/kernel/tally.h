@@ -4,6 +4,7 @@
  *   ND_E(name)      the name of what belongs to this width
  *   ND_ATTRIBUTES   of its functions
  *   ND_SUMS         adds up a row, where there is something quicker than row_sums()
+ *   ND_MASK_SUMS    adds up a row of spikes that are kept as bits alone, where a path does so
  *
  * Over the places of a row, bytes are added as bytes for as long as they cannot overflow, and only then widened.
  */
@@ -50,19 +51,27 @@ ND_ATTRIBUTES ND_INLINE int64_t ND_E(ever_sums)(const uint8_t *out, int64_t coun
 
 /* Takes away from the sums of a row what the column of an edge lacks. Products of all steps fit 32 bits together. */
 ND_ATTRIBUTES ND_INLINE void ND_E(edge)(
-    const nd_layer *layer, const nd_link *link, const uint8_t *out, int row, int edge, int64_t *sums, uint8_t *restrict joined) {
+    const nd_layer *layer, const nd_link *link, const uint8_t *out, const uint8_t *masks, int row, int edge, int64_t *sums,
+    uint8_t *restrict joined) {
     const int steps = layer->steps, channels = layer->channels;
+    uint8_t *bytes = joined + channels;
     const int64_t factor = (int64_t)link->edge_missed[edge] * link->row_taps[row];
     const int32_t *missed = ND_E(weights_of)(link, link->edge_class[edge], row, channels);
     out += (int64_t)link->edges[edge] * channels;
-    for (int step = 0; step < steps; step++, out += layer->out_step) {
+    for (int step = 0; step < steps; step++) {
+        const uint8_t *counts = out + step * layer->out_step;
         nd_total total = nothing();
         int32_t met = 0;
-        for (int channel = 0; channel < channels; channel++) met += out[channel] * missed[channel];
+        if (layer->unread) {
+            const uint8_t *bits = masks + step * layer->mask_step + (int64_t)link->edges[edge] * ND_MASK_BYTES(channels);
+            for (int channel = 0; channel < channels; channel++) bytes[channel] = bits[channel / 8] >> channel % 8 & 1;
+            counts = bytes;
+        }
+        for (int channel = 0; channel < channels; channel++) met += counts[channel] * missed[channel];
         for (int first = 0; first < channels; first += ND_LANES) {
-            const nd_bytes counts = bytes_at(out + first);
-            const nd_bytes ever = step ? bytes_at(joined + first) | counts : counts;
-            total = added_to(total, counts);
+            const nd_bytes here = bytes_at(counts + first);
+            const nd_bytes ever = step ? bytes_at(joined + first) | here : here;
+            total = added_to(total, here);
             memcpy(joined + first, &ever, sizeof ever);
         }
         sums[step] -= factor * whole(total);
@@ -96,13 +105,18 @@ ND_ATTRIBUTES static void ND_E(tally_row)(const nd_layer *layer, int row, uint32
     const int places = layer->end_column - layer->first_column, counted = row - layer->first_row;
     const int64_t bytes = (layer->columns + 7) / 8, mark_step = layer->rows * bytes;
     const uint8_t *out = (const uint8_t *)layer->out + row * layer->out_row + (int64_t)layer->first_column * channels;
+    const uint8_t *masks = layer->unread ? layer->masks + row * layer->mask_row + layer->first_column * ND_MASK_BYTES(channels) : 0;
     uint8_t *marks = layer->marks + counted * bytes, *joined = (uint8_t *)(by_channel + channels);
     int64_t *spikes = (int64_t *)(void *)(by_channel + 2 * channels), *links = found + 2 * steps + 1;
     uint8_t *more = (uint8_t *)(spikes + steps);
     memset(by_channel, 0, sizeof *by_channel * (size_t)channels);
-    const int64_t ever = layer->levels > ND_STEP_LEVELS
-        ? ND_E(row_sums)(layer, out, places, marks, mark_step, by_channel, spikes, more)
-        : ND_SUMS(layer, out, places, marks, mark_step, by_channel, spikes, more);
+    int64_t ever;
+#ifdef ND_MASK_SUMS
+    if (layer->unread) ever = ND_MASK_SUMS(layer, masks, places, marks, mark_step, by_channel, spikes);
+    else
+#endif
+    if (layer->levels > ND_STEP_LEVELS) ever = ND_E(row_sums)(layer, out, places, marks, mark_step, by_channel, spikes, more);
+    else ever = ND_SUMS(layer, out, places, marks, mark_step, by_channel, spikes, more);
     for (int step = 0; step < steps; step++) {
         found[step] += spikes[step];
         for (int i = 0; i < (places + 7) / 8; i++) found[steps + 1 + step] += __builtin_popcount(marks[step * mark_step + i]);
@@ -114,8 +128,9 @@ ND_ATTRIBUTES static void ND_E(tally_row)(const nd_layer *layer, int row, uint32
         for (int step = 0; step < steps; step++) links[step] += taps * spikes[step];
         links[steps] += taps * ever;
         links[steps + 1] += ND_E(met)(by_channel, ND_E(weights_of)(link, 0, counted, channels), channels);
-        for (int edge = 0; edge < link->edge_count; edge++) ND_E(edge)(layer, link, out, counted, edge, links, joined);
+        for (int edge = 0; edge < link->edge_count; edge++) ND_E(edge)(layer, link, out, masks, counted, edge, links, joined);
     }
 }
 
 #undef ND_SUMS
+#undef ND_MASK_SUMS

@@ -22,13 +22,6 @@ ND_INLINE void keep_bits(uint8_t *bits, int first, uint16_t fired) {
     else memcpy(bits + first / 8, &word, sizeof word);
 }
 
-/* As keep_bits(), 32 spikes. */
-ND_INLINE void keep_more_bits(uint8_t *bits, int first, uint32_t fired) {
-    const uint64_t word = fired;
-    if (first % 64) memcpy(bits + first / 8, &fired, sizeof fired);
-    else memcpy(bits + first / 8, &word, sizeof word);
-}
-
 /* Bits that the neurons have written. */
 ND_INLINE void bits_kept(const uint8_t *counts, int places, int channels, uint8_t *masks) {
     (void)counts, (void)places, (void)channels, (void)masks;
