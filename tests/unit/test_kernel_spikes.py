@@ -1,4 +1,4 @@
-"""The AVX2 path: spikes under kernels of three columns, found in words or taken four channels at a time; few outputs."""
+"""The AVX2 path: spikes under kernels of three columns, in words or four channels at a time; few outputs."""
 
 from __future__ import annotations
 
