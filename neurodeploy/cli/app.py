@@ -29,7 +29,7 @@ THE_TABLES = {
     "models": "List the models that come with the program.",
     "targets": "List what can be exported to, and what each target supports.",
     "profiles": "List the hardware profiles.",
-    "inspect": "Say what is in a file or a bundle.",
+    "inspect": "Say what is in a file, a bundle or a model of the zoo.",
     "doctor": "Say what this machine can do, and what to install.",
 }
 VERBS = {**THE_ROAD, **THE_TABLES}

@@ -14,13 +14,14 @@ from neurodeploy.cli.settings import Settings, verb
 @verb("inspect")
 @click.argument("path", metavar="FILE", type=click.Path())
 def command(settings: Settings, path: str) -> None:
-    """Say what is in a file or a bundle.
+    """Say what is in a file, a bundle or a model of the zoo.
 
     FILE is a student or other .safetensors, a .nir graph, a Lava .net, a bundle, a run folder, a recipe, a hardware
-    profile, or a picture. It is checked as it is read.
+    profile, or a picture; or the name of a model. It is checked as it is read.
 
     Examples:
       neurodeploy inspect runs/mine/student.safetensors
+      neurodeploy inspect denoise-gray-25
       neurodeploy inspect graph.nir
       neurodeploy --json inspect bundle
     """

@@ -13,6 +13,7 @@ import numpy as np
 from neurodeploy.errors import UserError
 from neurodeploy.images.io import SUFFIXES, read_levels
 from neurodeploy.quantize.network import IntegerConv, IntegerDense, IntegerLif, IntegerNetwork
+from neurodeploy.zoo import find_entry
 
 if TYPE_CHECKING:
     from neurodeploy.targets.manifest import Manifest
@@ -21,7 +22,7 @@ SCHEMA_VERSION = 1
 
 
 def inspect_path(path: str | Path) -> dict[str, Any]:
-    """What a file or folder holds, checked as it is read.
+    """What a file or folder holds, checked as it is read; of a model of the zoo, its weights, or its recipe.
 
     Returns:
         ``kind``, ``path``, ``facts`` (name -> value), ``rows`` (tensors, nodes or files, each with the same keys) and
@@ -30,7 +31,10 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: There is nothing there, it is of no known kind, or it is damaged.
     """
+    entry = find_entry(str(path))
     path = Path(path)
+    if entry is not None:
+        path = entry.file("weights") or entry.file("recipe") or entry.folder
     if path.is_dir():
         found = _folder(path)
     elif not path.is_file():
