@@ -276,3 +276,32 @@ def test_an_observer_of_membranes_sees_them() -> None:
 def test_an_unknown_path_is_refused() -> None:
     with pytest.raises(UserError, match="no such instruction path"):
         kernel.run(student_like(), np.zeros((4, 5, 5), np.int64), path="avx1024")
+
+
+@built
+@pytest.mark.parametrize("path", paths())
+@pytest.mark.parametrize("threads", [1, 2])
+def test_codes_that_a_convolution_does_not_read(path: str, threads: int) -> None:
+    """Two layers read a channel each, which are shown in different steps; the third channel nobody reads."""
+    rng = np.random.default_rng(3)
+    nodes: dict[str, IntegerNode] = {"input": IntegerInput("input", 3)}
+    edges = []
+    for name, channel in (("a", 0), ("b", 1)):
+        weight = np.zeros((5, 3, 3, 3), np.int64)
+        weight[:, channel] = rng.integers(-40, 41, (5, 3, 3)) * 2
+        nodes |= {
+            f"conv_{name}": IntegerConv(f"conv_{name}", weight, padding=(1, 1)),
+            f"lif_{name}": IntegerLif(f"lif_{name}", 400, rng.integers(-9, 10, 5), v_decay=1000),
+            f"last_{name}": IntegerConv(f"last_{name}", rng.integers(-40, 41, (2, 5, 1, 1))),
+        }
+        edges += [("input", f"conv_{name}"), (f"conv_{name}", f"lif_{name}"), (f"lif_{name}", f"last_{name}")]
+        edges.append((f"last_{name}", "output"))
+    nodes["output"] = IntegerReadout("output", np.zeros(2, np.int64))
+    net = IntegerNetwork(nodes, tuple(edges), HostSide(steps=5))
+    codes = np.zeros((5, 3, 9, 40), np.int64)
+    for step, channel in ((0, 0), (2, 1), (3, 2), (4, 0)):
+        codes[step, channel, :, step::3] = rng.integers(1, 200, codes[step, channel, :, step::3].shape)
+    counted = assert_same(net, codes, path, threads)
+    assert counted.layers["lif_a"].any() and counted.layers["lif_b"].any()
+    for again in (np.zeros_like(codes), codes):  # the same program, other codes
+        assert_same(net, again, path, threads)

@@ -280,13 +280,59 @@ ND_TARGET_AVX2 ND_INLINE uint16_t *list_avx2(
     return end;
 }
 
+#include "scan.h"
+
+/* As add_alone(), of spikes that are bits. */
+ND_TARGET_AVX2 ND_INLINE void alone_in_bits(
+    const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add) {
+    const int channels = layer->channels;
+    const __m256i lowest = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    for (int place = 0; place < places; place++, masks += term->mask_place, sums += channels) {
+        for (int first = 0; first < channels; first += 8) {
+            const __m256i spikes = _mm256_and_si256(_mm256_set1_epi32(masks[first / 8]), lowest);
+            const __m256i weights = _mm256_loadu_si256((const __m256i *)(const void *)(term->alone + first));
+            const __m256i sum = _mm256_and_si256(_mm256_cmpeq_epi32(spikes, lowest), weights);
+            __m256i *at = (__m256i *)(void *)(sums + first);
+            _mm256_storeu_si256(at, add ? _mm256_add_epi32(_mm256_loadu_si256(at), sum) : sum);
+        }
+    }
+}
+
+/* 32 spikes that are bits, as bytes of -1. */
+ND_TARGET_AVX2 ND_INLINE __m256i spread_avx2(const uint8_t *masks) {
+    const __m256i each = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    const __m256i from = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i bits = _mm256_shuffle_epi8(_mm256_set1_epi32(four_bytes(masks)), from);
+    return _mm256_cmpeq_epi8(_mm256_and_si256(bits, each), each);
+}
+
+/* As summed_term(), of spikes that may be bits; behind the sums there is room. */
+ND_TARGET_AVX2 ND_INLINE nd_term summed_avx2(
+    const nd_layer *layer, const nd_term *term, const uint8_t *source, int first_row, int first_column, uint8_t *sums, int places) {
+    if (!term->bits) return summed_term(layer, term, source, first_row, first_column, sums, places);
+    const int64_t read = places + (int64_t)(term->columns - 1) * term->column_dilation, channels = term->place_bytes;
+    for (int row = 0; row < term->rows; row++) {
+        const uint8_t *line = term->masks + (first_row + row * term->row_dilation) * term->mask_row + first_column * term->mask_place;
+        for (int64_t place = 0; place < read; place++, line += term->mask_place) {
+            for (int first = 0; first < channels; first += 2 * ND_LANES) {
+                __m256i sum = _mm256_setzero_si256();
+                for (int step = 0; step < layer->steps; step++)
+                    sum = _mm256_sub_epi8(sum, spread_avx2(line + step * term->mask_step + first / 8));
+                _mm256_storeu_si256((__m256i *)(void *)(sums + (row * read + place) * channels + first), sum);
+            }
+        }
+    }
+    nd_term summed = *term;
+    summed.row_bytes = read * channels;
+    summed.row_dilation = 1;
+    return summed;
+}
+
 /* As row_sums(), of spikes that are bits. */
 ND_TARGET_AVX2 ND_INLINE int64_t mask_sums_avx2(
     const nd_layer *layer, const uint8_t *masks, int places, uint8_t *marks, int64_t mark_step, uint32_t *by_channel,
     int64_t *spikes) {
     const int channels = layer->channels, steps = layer->steps, most = 255, bytes = ND_MASK_BYTES(channels);
-    const __m256i each = _mm256_set1_epi64x((long long)0x8040201008040201u);
-    const __m256i spread = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
     int64_t ever = 0;
     for (int step = 0; step < steps; step++) {
         const uint8_t *at = masks + step * layer->mask_step;
@@ -294,10 +340,8 @@ ND_TARGET_AVX2 ND_INLINE int64_t mask_sums_avx2(
             for (int start = 0; start < places; start += most) {
                 const int end = places - start < most ? places : start + most;
                 __m256i sum = _mm256_setzero_si256();
-                for (int place = start; place < end; place++) {
-                    const __m256i bits = _mm256_shuffle_epi8(_mm256_set1_epi32(four_bytes(at + (int64_t)place * bytes + first / 8)), spread);
-                    sum = _mm256_sub_epi8(sum, _mm256_cmpeq_epi8(_mm256_and_si256(bits, each), each));
-                }
+                for (int place = start; place < end; place++)
+                    sum = _mm256_sub_epi8(sum, spread_avx2(at + (int64_t)place * bytes + first / 8));
                 widen(by_channel + first, (nd_bytes)_mm256_castsi256_si128(sum));
                 if (channels - first > ND_LANES) widen(by_channel + first + ND_LANES, (nd_bytes)_mm256_extracti128_si256(sum, 1));
             }
@@ -338,14 +382,13 @@ ND_TARGET_AVX2 ND_INLINE int64_t mask_sums_avx2(
 #undef ND_WIDE
 #undef ND_LIST
 
-#include "scan.h"
-
 ND_TARGET_AVX2 ND_INLINE void spikes_under(
     const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add, int few,
     int16_t *narrow, uint16_t *list) {
-    if (term->joined) spikes_under_three(layer, term, masks, sums, places, add, few);
+    if (term->alone) alone_in_bits(layer, term, masks, sums, places, add);
+    else if (term->joined) spikes_under_three(layer, term, masks, sums, places, add, few);
     else events_avx2(layer, term, masks, sums, places, add, few, narrow, list);
 }
 
 #define tally_avx2(NAME) tally_##NAME##_avx2
-ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, spikes_under, count_avx2, fire_avx2, bits_kept, tally_avx2, ND_BLOCK_MOST)
+ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, summed_avx2, spikes_under, count_avx2, fire_avx2, bits_kept, tally_avx2, ND_BLOCK_MOST)

@@ -18,12 +18,14 @@ Pair = tuple[int, int]
 class Buffer:
     """What a node hands on: (T or 1, rows, columns, channels) with zeros of ``halo`` all round.
 
-    ``masks`` holds binary spikes once more, as bits: (T, rows, columns, bytes).
+    ``masks`` holds binary spikes once more, as bits: (T, rows, columns, bytes). Where they are ``unread`` as bytes,
+    nobody writes those: their pages are no memory.
     """
 
     array: NDArray[Any]
     halo: Pair
     masks: NDArray[np.uint8] | None = None
+    unread: bool = False
 
     @property
     def inside(self) -> NDArray[Any]:
@@ -42,7 +44,7 @@ class Buffer:
     @property
     def bytes(self) -> int:
         """Of memory."""
-        return self.array.nbytes + (0 if self.masks is None else self.masks.nbytes)
+        return (0 if self.unread else self.array.nbytes) + (0 if self.masks is None else self.masks.nbytes)
 
 
 def _address(array: NDArray[Any], row: int, column: int) -> int:
@@ -50,7 +52,15 @@ def _address(array: NDArray[Any], row: int, column: int) -> int:
 
 
 def buffer(
-    steps: int, extent: Pair, channels: int, kind: Any, *, halo: Pair = (0, 0), stride: int = 1, masks: bool = False
+    steps: int,
+    extent: Pair,
+    channels: int,
+    kind: Any,
+    *,
+    halo: Pair = (0, 0),
+    stride: int = 1,
+    masks: bool = False,
+    unread: bool = False,
 ) -> Buffer:
     """One of zeros.
 
@@ -62,11 +72,12 @@ def buffer(
         halo: Rows and columns round it.
         stride: The largest with which columns are read.
         masks: Whether it holds spikes as bits too.
+        unread: Whether it holds them as bits alone.
     """
     shape = (steps, extent[0] + 2 * halo[0], extent[1] + 2 * halo[1])
     size, bits = channels * np.dtype(kind).itemsize, mask_bytes(channels)
     held = aligned((*shape, bits), np.uint8, slack=_slack(bits)) if masks else None
-    return Buffer(aligned((*shape, channels), kind, slack=_slack(size, stride)), halo, held)
+    return Buffer(aligned((*shape, channels), kind, slack=_slack(size, stride)), halo, held, unread)
 
 
 def _slack(place_bytes: int, stride: int = 1) -> int:

@@ -143,8 +143,8 @@ ND_ATTRIBUTES static void ND_E(receiving)(
 ND_ATTRIBUTES static void ND_E(hold_row)(const nd_network *network, int row, int64_t *largest) {
     int64_t least = 0, most = 0;
     for (int frame = 0; frame < network->frames; frame++) {
-        int64_t low = 0, high = 0;
         for (int channel = 0; channel < network->channels; channel++) {
+            int64_t low = 0, high = 0;
             const int64_t *codes = network->codes + frame * network->frame_step + channel * network->channel_step
                                    + row * network->row_step;
             int16_t *held = network->held + frame * network->held_frame + row * network->held_row + channel;
@@ -153,10 +153,11 @@ ND_ATTRIBUTES static void ND_E(hold_row)(const nd_network *network, int row, int
                 high = codes[column] > high ? codes[column] : high;
             }
             for (int column = 0; column < network->columns; column++) held[column * network->held_place] = (int16_t)codes[column];
+            /* threads have rows, not frames */
+            if (low || high) __atomic_store_n(network->shown + frame * network->channels + channel, 1, __ATOMIC_RELAXED);
+            least = low < least ? low : least;
+            most = high > most ? high : most;
         }
-        if (low || high) __atomic_store_n(network->shown + frame, 1, __ATOMIC_RELAXED); /* threads have rows, not frames */
-        least = low < least ? low : least;
-        most = high > most ? high : most;
     }
     const int64_t below = least == INT64_MIN ? INT64_MAX : -least;
     *largest = most > below ? most : below;

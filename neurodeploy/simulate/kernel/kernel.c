@@ -83,7 +83,9 @@ ND_INLINE nd_places places_of(const nd_layer *layer) {
 int64_t nd_scratch(const nd_layer *layer) { return places_of(layer).end; }
 
 /* Sums over all steps of what a block of the readout reads, and the term that reads them. */
-ND_INLINE nd_term summed_term(const nd_layer *layer, const nd_term *term, const uint8_t *source, uint8_t *sums, int places) {
+ND_INLINE nd_term summed_term(
+    const nd_layer *layer, const nd_term *term, const uint8_t *source, int first_row, int first_column, uint8_t *sums, int places) {
+    (void)first_row, (void)first_column;
     const int64_t size = (places + (int64_t)(term->columns - 1) * term->column_dilation) * term->place_bytes;
     for (int row = 0; row < term->rows; row++) {
         const uint8_t *line = source + (int64_t)row * term->row_dilation * term->row_bytes;
@@ -109,7 +111,7 @@ ND_INLINE int64_t ones_of(const uint8_t *masks, int bytes) {
 
 /* Whether a source brings nothing in a step: no code that is not 0, or no spike anywhere. */
 ND_INLINE int is_silent(const nd_term *term, int step) {
-    return (term->shown && !term->shown[step]) || (term->form && term->form[step] == ND_NOTHING);
+    return (term->reads && !term->shown[step]) || (term->form && term->form[step] == ND_NOTHING);
 }
 
 /* A convolution of one synapse a channel. */
@@ -125,7 +127,7 @@ ND_INLINE void add_alone(const nd_layer *layer, const nd_term *term, const uint8
  * computed whole, whatever lies behind the row. Spikes are counted, and where neurons have not written them as bits made bits of,
  * when the row is done: vectors that are read again at once, in larger pieces than they were written in, would have to wait for
  * the cache. */
-#define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, EVENTS, COUNT, FIRE, PACK, TALLY, BLOCK)                                         \
+#define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, SUMMED, EVENTS, COUNT, FIRE, PACK, TALLY, BLOCK)                                         \
     ATTRIBUTES static void NAME(const nd_layer *layer, int row, int32_t *scratch) {                                            \
         const int channels = layer->channels, steps = layer->summed ? 1 : layer->steps;                                        \
         const nd_places at = places_of(layer);                                                                                 \
@@ -141,12 +143,12 @@ ND_INLINE void add_alone(const nd_layer *layer, const nd_term *term, const uint8
                                             + row * term->next_row + column * term->next_place;                                \
                     if (!layer->summed && is_silent(term, step)) {                                                             \
                         if (!k) memset(sums, 0, sizeof *sums * (size_t)(BLOCK * channels));                                    \
-                    } else if (term->alone && !layer->summed) {                                                                \
+                    } else if (term->alone && !layer->summed && !term->bits) {                                                 \
                         add_alone(layer, term, source, sums, places, k > 0);                                                   \
                     } else if (layer->summed) {                                                                                \
-                        const nd_term read = summed_term(layer, term, source, summed, BLOCK);                                  \
+                        const nd_term read = SUMMED(layer, term, source, row, column, summed, BLOCK);                          \
                         TERM(layer, &read, summed, sums, places, k > 0);                                                       \
-                    } else if (term->form && (term->form[step] || term->sets)) {                                               \
+                    } else if (term->form && (term->form[step] || term->sets || term->bits)) {                                 \
                         const uint8_t *masks = term->masks + step * term->mask_step + row * term->mask_row                     \
                                                + column * term->mask_place;                                                    \
                         const int part = term->joined ? places : ND_PIXELS;                                                    \
@@ -246,7 +248,7 @@ ND_INLINE uint16_t *list_plain(const uint8_t *masks, int inputs, unsigned first,
 #undef ND_LIST
 
 #define tally_plain(NAME) tally_##NAME##_plain
-ND_DEFINE_ROW(row_plain, , term_plain, events_plain, count_plain, fire_plain, pack_plain, tally_plain, ND_PIXELS)
+ND_DEFINE_ROW(row_plain, , term_plain, summed_term, events_plain, count_plain, fire_plain, pack_plain, tally_plain, ND_PIXELS)
 
 #ifdef ND_X86
 #include "x86.h"

@@ -40,7 +40,8 @@ typedef struct {
     const int16_t *events; /* the table of the event form, or 0 */
     const int16_t *sets;   /* the table of sets of the event form, or 0; where there is one, the event form runs in every step */
     const uint8_t *form;   /* [steps], not 0 where the event form runs, ND_NOTHING where no source spikes; 0 for none */
-    const uint8_t *shown;  /* of codes, [steps], 0 where all are 0; 0 for codes that are the same in all steps */
+    const uint8_t *reads;  /* of codes, [channels of the input], where some weight is not 0; 0 for codes that are the same in all steps */
+    uint8_t *shown;        /* with 'reads', [steps], 0 where all codes that it reads are 0; nd_run() sets it */
     const int32_t *alone;  /* [channels]: weights of a convolution of one synapse a channel; 0 for all others */
     const uint8_t *masks;  /* as 'source', but bits; 64-bit words a place */
     int64_t mask_step, mask_row, mask_place; /* bytes */
@@ -58,6 +59,7 @@ typedef struct {
     int32_t event_shift;   /* of the event form's sum */
     int32_t narrow;        /* 16 bits hold every sum of the event form */
     int32_t thin;          /* the few outputs of an AVX2 path whose weights are [row][vector][output][32]; 0 for weights as above */
+    int32_t bits;          /* the source's spikes are bits alone */
     int32_t joined;        /* rows of the source that share a word in the table of events; 0 where that has no words */
     int32_t parts, chunks; /* of the AMX path; 0 for weights as the others have them */
 } nd_term;
@@ -134,7 +136,7 @@ typedef struct {
     int64_t frame_step, channel_step, row_step; /* elements */
     int16_t *held;          /* the codes as layers read them, [frames][rows][columns][channels] */
     int64_t held_frame, held_row, held_place;   /* elements */
-    uint8_t *shown;         /* [frames], set where some code is not 0 */
+    uint8_t *shown;         /* [frames][channels], set where some code is not 0 */
     int64_t code_max;       /* the largest magnitude with which nothing overflows */
     int64_t largest;        /* the largest that there is; nd_run() sets it */
     int64_t *total;         /* [channels][rows][columns] of the readout, its sums with 'offset' */

@@ -47,11 +47,25 @@ static int64_t nanoseconds(void) {
 #endif
 }
 
+/* In which steps the terms that read codes read something. */
+static void find_shown(const nd_network *network) {
+    for (int k = 0; k < network->layer_count; k++) {
+        const nd_layer *layer = network->layers + k;
+        for (const nd_term *term = layer->terms; term < layer->terms + layer->term_count; term++) {
+            for (int frame = 0; term->reads && frame < network->frames; frame++) {
+                const uint8_t *shown = network->shown + (int64_t)frame * network->channels;
+                term->shown[frame] = 0;
+                for (int channel = 0; channel < network->channels; channel++) term->shown[frame] |= shown[channel] & term->reads[channel];
+            }
+        }
+    }
+}
+
 int nd_run(nd_network *network, int path) {
     const nd_row run = row_of(path);
     if (!run) return 1;
     int64_t largest = 0;
-    memset(network->shown, 0, (size_t)network->frames);
+    memset(network->shown, 0, (size_t)network->frames * (size_t)network->channels);
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(network->threads) if (network->threads > 1) reduction(max : largest)
 #endif
@@ -62,6 +76,7 @@ int nd_run(nd_network *network, int path) {
     }
     network->largest = largest;
     if (largest > network->code_max) return 2;
+    find_shown(network);
     for (int k = 0; k < network->layer_count; k++) {
         nd_layer *layer = network->layers + k;
         layer->wraps = largest >= layer->wraps_from;

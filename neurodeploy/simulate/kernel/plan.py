@@ -61,6 +61,7 @@ class TermPlan:
         thin: Outputs, where they are few and the weights are those of the AVX2 path for that; else 0.
         events: The table of the event form; None for sources that are not binary.
         alone: (padded,) int32, the weights of a convolution of one synapse a channel; None for all others.
+        reads: (C,) of codes, 1 where some weight is not 0; None for counts.
         kernel: Rows and columns.
         dilation: As in the network.
         padding: As in the network.
@@ -79,6 +80,7 @@ class TermPlan:
     thin: int
     events: EventTable | None
     alone: NDArray[np.int32] | None
+    reads: NDArray[np.uint8] | None
     kernel: Pair
     dilation: Pair
     padding: Pair
@@ -220,7 +222,11 @@ def make_plan(net: IntegerNetwork, path: str, size: Pair) -> Plan | str:
         layers.append(layer)
     largest = min(CODE_MAX, *(code_max(layer, net.host.steps) for layer in layers))
     binary = frozenset(
-        term.source for layer in layers if not layer.summed for term in layer.terms if term.events is not None
+        term.source
+        for layer in layers
+        if path == "avx2" or not layer.summed
+        for term in layer.terms
+        if term.events is not None
     )
     return Plan(
         path=path,
@@ -366,6 +372,7 @@ def _term(conv: IntegerConv, source: str, levels: int, path: str, *, few: bool) 
         thin=len(conv.weight) if thin else 0,
         events=pack_events(conv.weight, halves, scanned=scanned) if levels == 1 and conv.stride == (1, 1) else None,
         alone=None,
+        reads=np.any(conv.weight, axis=(0, 2, 3)).astype(np.uint8) if graded else None,
         kernel=(conv.weight.shape[2], conv.weight.shape[3]),
         dilation=conv.dilation,
         padding=conv.padding,

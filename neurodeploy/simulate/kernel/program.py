@@ -87,7 +87,8 @@ class Program:
             raise Refused(extents)
         self.extents = extents
         self._buffers = self._make_buffers()
-        self._shown = np.zeros(case.frames, np.uint8)
+        self._shown = np.zeros((case.frames, plan.input_channels), np.uint8)
+        self._seen: list[NDArray[np.uint8]] = []
         self._forms = {layer.name: np.zeros(plan.steps, np.uint8) for layer in plan.layers if self._lists(layer)}
         self._layers = (Layer * len(plan.layers))(*(self._layer(layer) for layer in plan.layers))
         self._network = self._make_network()
@@ -144,18 +145,27 @@ class Program:
     def _lists(self, layer: LayerPlan) -> bool:
         """Whether spikes of a source are ever taken as bits."""
         least = EVENT_CHANNELS.get(self.plan.path, 0)
-        often = layer.channels >= least or self._has_sets(layer)
+        often = layer.channels >= least or self._in_bits(layer)
         wanted = self.case.form in ("events", "sets") or (self.case.form == "auto" and often)
         return wanted and layer.name in self.plan.binary
 
-    def _has_sets(self, layer: LayerPlan) -> bool:
-        """Whether all readers of a source have a table of sets, and nothing else of it."""
-        return self.case.form != "events" and all(
-            term.events is not None and term.events.sets is not None and term.alone is None and not reader.summed
-            for reader in self.plan.layers
-            for term in reader.terms
-            if term.source == layer.name
+    def _in_bits(self, layer: LayerPlan) -> bool:
+        """Whether all readers of a source take its spikes as bits, however many there are."""
+        return (
+            self.plan.path == "avx2"
+            and self.case.form in ("auto", "sets")
+            and layer.name in self.plan.binary
+            and all(
+                term.events is not None and (term.events.sets is not None or term.alone is not None or reader.summed)
+                for reader in self.plan.layers
+                for term in reader.terms
+                if term.source == layer.name
+            )
         )
+
+    def _unread(self, layer: LayerPlan) -> bool:
+        """Whether a source's spikes are bits alone."""
+        return self._in_bits(layer) and not self.case.keeps
 
     def _few(self, layer: LayerPlan) -> int:
         """Spikes of a step below which the rows of single spikes are added."""
@@ -163,7 +173,7 @@ class Program:
             return 0 if self.case.form == "sets" else EVERY
         path, (rows, columns) = self.plan.path, self.extents[layer.name]
         rate = WIDE_EVENT_RATE.get(path, EVENT_RATE[path]) if layer.channels >= 64 else EVENT_RATE[path]
-        return ceil((SETS_RATE if self._has_sets(layer) else rate) * rows * columns * layer.channels)
+        return ceil((SETS_RATE if self._in_bits(layer) else rate) * rows * columns * layer.channels)
 
     def _make_buffers(self) -> dict[str, Buffer]:
         """Of the input and of every spiking layer; those that live at different times share them."""
@@ -175,12 +185,14 @@ class Program:
         halos = [plan.halo.get(layer.name, (0, 0)) for layer in spiking]
         halo = max((one[0] for one in halos), default=0), max((one[1] for one in halos), default=0)
         stride = max((plan.strides.get(layer.name, 1) for layer in spiking), default=1)
-        sizes = [(self.extents[layer.name], layer.padded, self._lists(layer)) for layer in spiking]
+        sizes = [(self.extents[layer.name], layer.padded, self._lists(layer), self._unread(layer)) for layer in spiking]
         slots = list(range(len(spiking))) if case.keeps else plan.slots(sizes)
         made: dict[int, Buffer] = {}
-        for layer, slot, (extent, channels, lists) in zip(spiking, slots, sizes, strict=True):
+        for layer, slot, (extent, channels, lists, unread) in zip(spiking, slots, sizes, strict=True):
             if slot not in made:
-                made[slot] = buffer(plan.steps, extent, channels, np.uint8, halo=halo, stride=stride, masks=lists)
+                made[slot] = buffer(
+                    plan.steps, extent, channels, np.uint8, halo=halo, stride=stride, masks=lists, unread=unread
+                )
             found[layer.name] = made[slot]
         readout = plan.layers[-1]
         return found | {readout.name: buffer(1, self.extents[readout.name], readout.padded, np.int32)}
@@ -246,7 +258,7 @@ class Program:
         )
         if self._lists(layer) and to.masks is not None:
             made.few = self._few(layer)
-            made.unread = self._has_sets(layer) and not self.case.keeps
+            made.unread = self._unread(layer)
             made.form = self._forms[layer.name].ctypes.data
             made.masks = to.mask_address(*to.halo)
             made.mask_step, made.mask_row = to.masks.strides[:2]
@@ -285,8 +297,9 @@ class Program:
             chunks=term.chunks,
             thin=term.thin,
         )
-        if term.graded and made.step_bytes:
-            made.shown = self._shown.ctypes.data
+        if term.reads is not None and made.step_bytes:
+            self._seen.append(np.zeros(self.case.frames, np.uint8))
+            made.reads, made.shown = term.reads.ctypes.data, self._seen[-1].ctypes.data
         if term.alone is not None:
             made.alone = term.alone.ctypes.data
         if term.events is not None and source.masks is not None and term.source in self._forms:
@@ -294,7 +307,7 @@ class Program:
             made.mask_step, made.mask_row, made.mask_place, _ = source.masks.strides
             made.events, made.form = term.events.rows.ctypes.data, self._forms[term.source].ctypes.data
             made.inputs, made.event_shift, made.narrow = term.events.inputs, term.events.shift, term.events.narrow
-            made.joined = term.events.joined
+            made.joined, made.bits = term.events.joined, source.unread
             if term.events.sets is not None and self.case.form != "events":
                 made.sets = term.events.sets.ctypes.data
         return made
