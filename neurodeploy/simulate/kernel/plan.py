@@ -148,6 +148,7 @@ class Plan:
         last_use: For every source, the place in ``layers`` that reads it last.
         code_max: Largest magnitude of a code with which nothing overflows.
         binary: Sources whose spikes the event form may read.
+        in_bits: Those of them whose readers can all do with bits, however many spike.
         offset: (C,) int64, what the readout's bias adds in all steps.
         input: Name of the input.
         input_channels: Its channels.
@@ -162,6 +163,7 @@ class Plan:
     last_use: dict[str, int]
     code_max: int
     binary: frozenset[str]
+    in_bits: frozenset[str]
     offset: IntArray
     input: str
     input_channels: int
@@ -228,6 +230,7 @@ def make_plan(net: IntegerNetwork, path: str, size: Pair) -> Plan | str:
         for term in layer.terms
         if term.events is not None
     )
+    in_bytes = {term.source for layer in layers for term in layer.terms if not _takes_bits(layer, term)}
     return Plan(
         path=path,
         steps=net.host.steps,
@@ -237,11 +240,18 @@ def make_plan(net: IntegerNetwork, path: str, size: Pair) -> Plan | str:
         last_use=last_use,
         code_max=largest,
         binary=binary,
+        in_bits=binary - in_bytes if path == "avx2" else frozenset(),
         offset=np.asarray(net.readout.bias * net.host.steps, np.int64),
         input=net.input.name,
         input_channels=net.input.channels,
         tick_max=max((abs(value) for channel in net.host.ticks for _, value in channel), default=0),
     )
+
+
+def _takes_bits(layer: LayerPlan, term: TermPlan) -> bool:
+    """Whether the AVX2 path can always take a source's spikes as bits."""
+    table = term.events
+    return table is not None and (table.sets is not None or term.alone is not None or layer.summed)
 
 
 def _as_conv(node: IntegerConv | IntegerDense, source: IntegerNode, extent: Pair) -> IntegerConv:

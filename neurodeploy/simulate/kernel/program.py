@@ -151,17 +151,7 @@ class Program:
 
     def _in_bits(self, layer: LayerPlan) -> bool:
         """Whether all readers of a source take its spikes as bits, however many there are."""
-        return (
-            self.plan.path == "avx2"
-            and self.case.form in ("auto", "sets")
-            and layer.name in self.plan.binary
-            and all(
-                term.events is not None and (term.events.sets is not None or term.alone is not None or reader.summed)
-                for reader in self.plan.layers
-                for term in reader.terms
-                if term.source == layer.name
-            )
-        )
+        return self.case.form in ("auto", "sets") and layer.name in self.plan.in_bits
 
     def _unread(self, layer: LayerPlan) -> bool:
         """Whether a source's spikes are bits alone."""

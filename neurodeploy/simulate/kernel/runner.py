@@ -175,9 +175,10 @@ def bytes_per_place(net: IntegerNetwork) -> int:
     plan = plan_for(net, library().paths[-1], (0, 0))
     if isinstance(plan, str):
         return 0
-    padded = [layer.padded for layer in plan.layers[:-1]]
-    slots = dict(zip(plan.slots(padded), padded, strict=True))
-    live = sum(plan.steps * (size + mask_bytes(size)) for size in slots.values())
+    held = [
+        (0 if layer.name in plan.in_bits else layer.padded) + mask_bytes(layer.padded) for layer in plan.layers[:-1]
+    ]
+    live = plan.steps * sum(dict(zip(plan.slots(held), held, strict=True)).values())
     frames = net.host.steps if net.host.ticks else 1
     # codes in 64 and in 16 bits, the readout in 32 and in 64
     return live + 10 * frames * net.input.channels + 4 * plan.layers[-1].padded + 8 * plan.layers[-1].channels
