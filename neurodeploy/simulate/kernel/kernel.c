@@ -127,7 +127,7 @@ ND_INLINE void add_alone(const nd_layer *layer, const nd_term *term, const uint8
  * computed whole, whatever lies behind the row. Spikes are counted, and where neurons have not written them as bits made bits of,
  * when the row is done: vectors that are read again at once, in larger pieces than they were written in, would have to wait for
  * the cache. */
-#define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, SUMMED, EVENTS, COUNT, FIRE, PACK, TALLY, BLOCK)                                         \
+#define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, SUMMED, EVENTS, COUNT, FIRE, PACK, TALLY, BLOCK)                                 \
     ATTRIBUTES static void NAME(const nd_layer *layer, int row, int32_t *scratch) {                                            \
         const int channels = layer->channels, steps = layer->summed ? 1 : layer->steps;                                        \
         const nd_places at = places_of(layer);                                                                                 \
