@@ -286,7 +286,7 @@ def paths(chosen: argparse.Namespace) -> list[Row]:
         expected = reference.run(net, codes)
         calls: dict[str, Any] = {}
         for path in reversed(library().paths):
-            for form in ("auto", "dense", "events"):
+            for form in ("auto", "dense", "events", *(["sets"] if path == "avx2" else [])):
                 if not np.array_equal(kernel.run(net, codes, path=path, form=form), expected):
                     raise SystemExit(f"{path}, {form} differs from the reference")
                 calls[f"{path} {form}"] = lambda n=net, c=codes, p=path, f=form: kernel.run(
