@@ -293,8 +293,8 @@ ND_INLINE void widen_eight(int16x8_t narrow, int32_t *sums, int count, int add) 
 #undef ND_WIDEN
 
 ND_INLINE void events_neon(
-    const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add, int16_t *narrow,
-    uint16_t *list) {
+    const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add, int few,
+    int16_t *narrow, uint16_t *list) {
     if (term->narrow && term->columns == 3 && term->column_dilation == 1)
         events_block_neon_wise(layer, term, masks, sums, add, list);
     else events_neon_wise(layer, term, masks, sums, places, add, few, narrow, list);
