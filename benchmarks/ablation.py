@@ -161,6 +161,10 @@ def reaches(curve: Sequence[tuple[int, float]], target: float, steps: int) -> fl
     return next((step / steps for step, score in curve if score >= target), None)
 
 
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s'[: count != 1]}"
+
+
 def summary(chosen: argparse.Namespace) -> dict[str, Any]:
     """Every variant over its seeds, and against the one without hints of the same seed."""
     _, wanted = variants(chosen)
@@ -208,12 +212,12 @@ def sentence(group: str, rows: Sequence[Mapping[str, Any]]) -> str:
     reached = (
         f"it reaches that student's final PSNR after {100 * statistics.mean(early):.0f} % of the steps on average"
         if len(early) == count
-        else f"it reaches that student's final PSNR with {len(early)} of {count} seeds"
+        else f"it reaches that student's final PSNR with {len(early)} of {_seeds(count)}"
     )
     held = len(early) == count and max(early) <= 0.5
     claim = "holds" if held or least >= 0.3 else "does not hold"
     return (
-        f'Best of those with hints: "{best["name"]}", {gain:+.2f} dB ({least:+.2f} to {most:+.2f}, {count} seeds)'
+        f'Best of those with hints: "{best["name"]}", {gain:+.2f} dB ({least:+.2f} to {most:+.2f}, {_seeds(count)})'
         f" against the student without hints at equal steps; {reached}."
         f" The claim, half of the steps or 0.3 dB with every seed, {claim} here."
     )
@@ -239,7 +243,7 @@ def table(answer: Mapping[str, Any]) -> str:
             shares = ["never" if share is None else f"{100 * share:.0f} %" for share in row["reached_at"]]
             reached = ", ".join(shares) if shares and not row["base"] else "-"
             name, score = (
-                f"{row['name']} ({len(row['runs'])} seeds)",
+                f"{row['name']} ({_seeds(len(row['runs']))})",
                 f"{row['psnr_db']:.2f} ± {row['psnr_std_db']:.2f}",
             )
             lines.append(f"| {name} | {score} | {gain} | {reached} | {row['rate']:.3f} | {row['ms_a_step']:.0f} |")
