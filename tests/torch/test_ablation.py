@@ -67,7 +67,7 @@ def test_a_stopped_ablation_goes_on_and_repeats_nothing(
     assert len(again["rows"]) == 3
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     printed = capsys.readouterr().out
-    assert "| decoder hints (1 seeds) |" in printed
+    assert "| decoder hints (1 seed) |" in printed
     assert "Binary spikes over T steps" in printed
     for group in ("hints", "time"):
         drawing = ElementTree.parse(out / f"ablation-{group}.svg")
