@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 
 Calls = Mapping[str, Callable[[], object]]
 
+PAUSE = 0.03
+"""Seconds before a call: the threads of the one before, which spin for a while, would take cores from it."""
+
 
 def interleaved(calls: Calls, rounds: int, budget: float, reference: str) -> dict[str, dict[str, float]]:
     """Times calls in turns, after one of each that is not timed.
@@ -31,6 +34,7 @@ def interleaved(calls: Calls, rounds: int, budget: float, reference: str) -> dic
         if turn >= 3 and time.perf_counter() - begin > budget:
             break
         for name, call in calls.items():
+            time.sleep(PAUSE)
             start, worked = time.perf_counter(), time.thread_time()
             call()
             busy[name].append(1e3 * (time.thread_time() - worked))
