@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from neurodeploy.cli.options import FiniteRange, code_option, device_of, force_option, out_option, target_option
-from neurodeploy.cli.output import answer, progress, table
+from neurodeploy.cli.output import answer, progress, say_if_slow, table
 from neurodeploy.cli.settings import Settings, verb
 
 
@@ -55,6 +55,7 @@ def command(
     from neurodeploy.report.deploy import deploy
 
     settings.kept = f"what was finished is in {out}; the same command with --resume goes on"
+    say_if_slow(settings)
     with progress(settings, "deploying") as update:
         data = deploy(
             recipe,

@@ -23,7 +23,7 @@ from neurodeploy.cli.options import (
     tile_option,
     white_option,
 )
-from neurodeploy.cli.output import answer, progress, say, table
+from neurodeploy.cli.output import answer, progress, say, say_if_slow, table
 from neurodeploy.cli.settings import Settings, verb
 from neurodeploy.errors import UserError
 
@@ -145,6 +145,7 @@ def _report(settings: Settings, model: str, options: Mapping[str, Any]) -> int:
     printed = _to_stdout(settings, options)
     chosen = resolve(model, **_told(options))
     html = options["html"]
+    say_if_slow(settings)
     with connected(options["scheduler"]) as pool, progress(settings, "counting") as update:
         report = measure_energy(
             chosen,
@@ -219,6 +220,7 @@ def _compare(settings: Settings, models: Sequence[str], options: Mapping[str, An
         raise UserError("is of one model", node="--neurobench", instead="leave out --compare, or write --markdown")
     checks = parse_checks(options["checks"])
     printed = _to_stdout(settings, options)
+    say_if_slow(settings)
     with progress(settings, "counting") as update:
         found = compare_energy(
             [resolve(model, **_told(options)) for model in models],

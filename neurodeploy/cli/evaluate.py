@@ -20,7 +20,7 @@ from neurodeploy.cli.options import (
     tile_option,
     white_option,
 )
-from neurodeploy.cli.output import answer, progress, table
+from neurodeploy.cli.output import answer, progress, say_if_slow, table
 from neurodeploy.cli.settings import Settings, verb
 from neurodeploy.errors import UserError
 
@@ -94,6 +94,8 @@ def command(
             instead=f"--degradation gaussian:{sigma:g} adds noise of that level",
         )
     dataset = open_dataset(chosen, data=data, pairs=pairs, degradation=degradation, seed=seed_of(settings))
+    if arithmetic != "float":
+        say_if_slow(settings)
     with connected(scheduler) as pool, progress(settings, "restoring") as update:
         result = evaluate(
             chosen,

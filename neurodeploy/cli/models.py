@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from neurodeploy.cli.output import answer, progress, say, table
+from neurodeploy.cli.output import answer, progress, say, say_if_slow, table
 from neurodeploy.cli.settings import Settings, verb
 from neurodeploy.errors import UserError
 
@@ -58,6 +58,7 @@ def command(
     from neurodeploy.report.score import COLUMNS, table_row
     from neurodeploy.report.zoo_table import write_tables, zoo_scores
 
+    say_if_slow(settings)
     with progress(settings, "scoring") as update:
         result = zoo_scores(sets=sets, data=data, only=only, limit=limit, sheet=sheet, progress=update)
     for row in result["left_out"]:

@@ -57,6 +57,15 @@ def say(settings: Settings, text: str) -> None:
         sys.stderr.flush()
 
 
+def say_if_slow(settings: Settings) -> None:
+    """Says before long work that the compiled simulator is not there, unless it is not wanted."""
+    from neurodeploy.simulate import kernel
+    from neurodeploy.simulate.kernel.library import LIMIT
+
+    if kernel.missing() is not None and os.environ.get(LIMIT) != "none":
+        say(settings, str(kernel.slower()))
+
+
 def width() -> int | None:
     """Columns of the terminal that reads stdout; None for a pipe or a file, where nothing is wrapped."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

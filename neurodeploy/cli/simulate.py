@@ -18,7 +18,7 @@ from neurodeploy.cli.options import (
     tile_option,
     white_option,
 )
-from neurodeploy.cli.output import answer, progress, table
+from neurodeploy.cli.output import answer, progress, say_if_slow, table
 from neurodeploy.cli.settings import Settings, verb
 
 
@@ -101,6 +101,8 @@ def command(
     chosen = resolve(
         model, steps=steps, dt=dt, white=white, first_step_bias=first_step_bias, code=code, arrays=are_arrays(images)
     )
+    if backend == "auto":
+        say_if_slow(settings)
     with connected(scheduler) as pool, progress(settings, "simulating") as update:
         how = How(backend=backend, tile=tile, jobs=jobs, memory=memory << 20, pool=pool)
         data = simulate(chosen, images, out, how=how, trace=trace, resume=resume, force=force, progress=update)

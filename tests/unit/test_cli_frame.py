@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from neurodeploy.cli import main
 from neurodeploy.cli.app import VERBS, cli
 from neurodeploy.cli.guard import guarded
-from neurodeploy.cli.output import json_text, table
+from neurodeploy.cli.output import json_text, say_if_slow, table
 from neurodeploy.cli.settings import Settings
 from neurodeploy.errors import Finding, FindingsError, InternalError, UserError
 
@@ -282,3 +282,34 @@ def test_table_aligns_numbers_right_and_text_left() -> None:
     rows = [{"name": "a", "n": 1234567, "x": 0.25}, {"name": "long", "n": None, "x": 30.0}]
     lines = table(rows, [("name", "NAME"), ("n", "N"), ("x", "X")]).splitlines()
     assert lines == ["NAME          N     X", "a     1,234,567  0.25", "long          -    30"]
+
+
+@pytest.mark.parametrize(
+    ("quiet", "limit", "found", "said"),
+    [
+        (False, "", "no C compiler was found", True),
+        (True, "", "no C compiler was found", False),
+        (False, "none", "no kernel is wanted", False),
+        (False, "", None, False),
+    ],
+)
+def test_a_missing_kernel_is_said_before_long_work(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    quiet: bool,
+    limit: str,
+    found: str | None,
+    said: bool,
+) -> None:
+    from neurodeploy.simulate.kernel import library
+
+    if found is None and library.missing() is not None:
+        pytest.skip("no kernel here")
+    if found is not None:
+        monkeypatch.setattr(library, "_loaded", lambda: found)
+    monkeypatch.setenv(library.LIMIT, limit)
+    say_if_slow(Settings(quiet=quiet))
+    error = capsys.readouterr().err
+    assert error == (
+        f"{found}: the reference simulator gives the same integers some hundred times slower\n" if said else ""
+    )
