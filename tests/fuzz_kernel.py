@@ -2,7 +2,7 @@
 
     python tests/fuzz_kernel.py [--seconds 25] [--networks 0] [--seed N]
 
-Random networks with extreme numbers run on every instruction path, in both forms, on one thread and two, counted over
+Random networks with extreme numbers run on every instruction path, in all forms, on one thread and two, counted over
 the whole layer or a part of it; every spike, every sum, every operation that is counted and the output must be those of
 the reference, and no access may lie outside its buffer. Ends when both the time is up and that many networks have been
 seen, with what was compared; a difference is shrunk and shown, and the exit code is not 0.
@@ -80,7 +80,7 @@ def fuzz(library: Path, seconds: float, least: int, first: int) -> None:
         owned = data.draw(st.none() | windows(*codes.shape[-2:])) if same_size else None
         known = by_reference(net, codes)
         for path in loaded.paths:
-            for form in ("auto", "dense", "events", "sets"):
+            for form in ("auto", "dense", "events", *(["sets"] if path == "avx2" else [])):  # the others have no sets
                 found = assert_same(net, codes, path, threads, form, owned, known)  # type: ignore[arg-type]
                 compared["runs"] += 1
                 compared["neurons and steps"] += sum(layer.size for layer in found.layers.values())
