@@ -153,7 +153,7 @@ ND_TARGET_AMX ND_INLINE void term_amx(
 }
 
 ND_DEFINE_ROW(
-    row_in_tiles, ND_TARGET_AMX, term_amx, summed_term, events_vbmi2, count_avx512, fire_avx512, bits_kept, tally_avx512, ND_BLOCK_MOST)
+    row_in_tiles, ND_TARGET_AMX, term_amx, add_steps, events_vbmi2, count_avx512, fire_avx512, bits_kept, tally_avx512, ND_BLOCK_MOST)
 
 ND_TARGET_AMX static void row_amx(const nd_layer *layer, int row, int32_t *scratch) {
     amx_begin();

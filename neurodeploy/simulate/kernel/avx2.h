@@ -306,26 +306,26 @@ ND_TARGET_AVX2 ND_INLINE __m256i spread_avx2(const uint8_t *masks) {
     return _mm256_cmpeq_epi8(_mm256_and_si256(bits, each), each);
 }
 
-/* As summed_term(), of spikes that may be bits; behind the sums there is room. */
-ND_TARGET_AVX2 ND_INLINE nd_term summed_avx2(
-    const nd_layer *layer, const nd_term *term, const uint8_t *source, int first_row, int first_column, uint8_t *sums, int places) {
-    if (!term->bits) return summed_term(layer, term, source, first_row, first_column, sums, places);
-    const int64_t read = places + (int64_t)(term->columns - 1) * term->column_dilation, channels = term->place_bytes;
-    for (int row = 0; row < term->rows; row++) {
+/* As add_steps(), of spikes that may be bits; behind the sums there is room. */
+ND_TARGET_AVX2 ND_INLINE void add_steps_avx2(
+    const nd_layer *layer, const nd_term *term, const nd_term *read, const uint8_t *source, int first_row, int first_column,
+    uint8_t *sums) {
+    if (!term->bits) {
+        add_steps(layer, term, read, source, first_row, first_column, sums);
+        return;
+    }
+    const int64_t channels = term->place_bytes;
+    for (int row = 0; row < term->rows; row++, sums += read->row_bytes) {
         const uint8_t *line = term->masks + (first_row + row * term->row_dilation) * term->mask_row + first_column * term->mask_place;
-        for (int64_t place = 0; place < read; place++, line += term->mask_place) {
+        for (int64_t at = 0; at < read->row_bytes; at += channels, line += term->mask_place) {
             for (int first = 0; first < channels; first += 2 * ND_LANES) {
                 __m256i sum = _mm256_setzero_si256();
                 for (int step = 0; step < layer->steps; step++)
                     sum = _mm256_sub_epi8(sum, spread_avx2(line + step * term->mask_step + first / 8));
-                _mm256_storeu_si256((__m256i *)(void *)(sums + (row * read + place) * channels + first), sum);
+                _mm256_storeu_si256((__m256i *)(void *)(sums + at + first), sum);
             }
         }
     }
-    nd_term summed = *term;
-    summed.row_bytes = read * channels;
-    summed.row_dilation = 1;
-    return summed;
 }
 
 /* As row_sums(), of spikes that are bits. */
@@ -391,4 +391,4 @@ ND_TARGET_AVX2 ND_INLINE void spikes_under(
 }
 
 #define tally_avx2(NAME) tally_##NAME##_avx2
-ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, summed_avx2, spikes_under, count_avx2, fire_avx2, bits_kept, tally_avx2, ND_BLOCK_MOST)
+ND_DEFINE_ROW(row_avx2, ND_TARGET_AVX2, term_avx2, add_steps_avx2, spikes_under, count_avx2, fire_avx2, bits_kept, tally_avx2, ND_BLOCK_MOST)

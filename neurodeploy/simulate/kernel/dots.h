@@ -63,7 +63,7 @@ ND_TARGET_DOT ND_INLINE void term_dotprod(
 }
 
 ND_DEFINE_ROW(
-    row_dotprod, ND_TARGET_DOT, term_dotprod, summed_term, events_neon, count_neon, fire_neon, pack_neon, tally_plain, ND_PIXELS)
+    row_dotprod, ND_TARGET_DOT, term_dotprod, add_steps, events_neon, count_neon, fire_neon, pack_neon, tally_plain, ND_PIXELS)
 
 /* ---- FEAT_I8MM: two places by two channels by eight inputs an instruction, four pairs by four ---- */
 
@@ -124,4 +124,4 @@ ND_TARGET_I8MM ND_INLINE void term_i8mm(
     else for (int first = 0; first < layer->channels; first += 8) term_i8mm_block(layer, term, source, first, sums, add);
 }
 
-ND_DEFINE_ROW(row_i8mm, ND_TARGET_I8MM, term_i8mm, summed_term, events_neon, count_neon, fire_neon, pack_neon, tally_plain, ND_PIXELS)
+ND_DEFINE_ROW(row_i8mm, ND_TARGET_I8MM, term_i8mm, add_steps, events_neon, count_neon, fire_neon, pack_neon, tally_plain, ND_PIXELS)

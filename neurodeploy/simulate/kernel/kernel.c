@@ -82,24 +82,27 @@ ND_INLINE nd_places places_of(const nd_layer *layer) {
 
 int64_t nd_scratch(const nd_layer *layer) { return places_of(layer).end; }
 
-/* Sums over all steps of what a block of the readout reads, and the term that reads them. */
-ND_INLINE nd_term summed_term(
-    const nd_layer *layer, const nd_term *term, const uint8_t *source, int first_row, int first_column, uint8_t *sums, int places) {
-    (void)first_row, (void)first_column;
-    const int64_t size = (places + (int64_t)(term->columns - 1) * term->column_dilation) * term->place_bytes;
-    for (int row = 0; row < term->rows; row++) {
-        const uint8_t *line = source + (int64_t)row * term->row_dilation * term->row_bytes;
-        uint8_t *sum = sums + row * size;
-        memcpy(sum, line, (size_t)size);
-        for (int step = 1; step < layer->steps; step++) {
-            const uint8_t *counts = line + step * term->step_bytes;
-            for (int64_t i = 0; i < size; i++) sum[i] = (uint8_t)(sum[i] + counts[i]);
-        }
-    }
+/* The term that reads the sums of a block of the readout: its rows lie behind one another. */
+ND_INLINE nd_term summed_term(const nd_term *term, int places) {
     nd_term read = *term;
-    read.row_bytes = size;
+    read.row_bytes = (places + (int64_t)(term->columns - 1) * term->column_dilation) * term->place_bytes;
     read.row_dilation = 1;
     return read;
+}
+
+/* Sums over all steps of what a block of the readout reads. read: summed_term() */
+ND_INLINE void add_steps(
+    const nd_layer *layer, const nd_term *term, const nd_term *read, const uint8_t *source, int first_row, int first_column,
+    uint8_t *sums) {
+    (void)first_row, (void)first_column;
+    for (int row = 0; row < term->rows; row++, sums += read->row_bytes) {
+        const uint8_t *line = source + (int64_t)row * term->row_dilation * term->row_bytes;
+        memcpy(sums, line, (size_t)read->row_bytes);
+        for (int step = 1; step < layer->steps; step++) {
+            const uint8_t *counts = line + step * term->step_bytes;
+            for (int64_t i = 0; i < read->row_bytes; i++) sums[i] = (uint8_t)(sums[i] + counts[i]);
+        }
+    }
 }
 
 /* Bits that are set in whole words of 64. */
@@ -127,7 +130,7 @@ ND_INLINE void add_alone(const nd_layer *layer, const nd_term *term, const uint8
  * computed whole, whatever lies behind the row. Spikes are counted, and where neurons have not written them as bits made bits of,
  * when the row is done: vectors that are read again at once, in larger pieces than they were written in, would have to wait for
  * the cache. */
-#define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, SUMMED, EVENTS, COUNT, FIRE, PACK, TALLY, BLOCK)                                 \
+#define ND_DEFINE_ROW(NAME, ATTRIBUTES, TERM, SUM, EVENTS, COUNT, FIRE, PACK, TALLY, BLOCK)                                    \
     ATTRIBUTES static void NAME(const nd_layer *layer, int row, int32_t *scratch) {                                            \
         const int channels = layer->channels, steps = layer->summed ? 1 : layer->steps;                                        \
         const nd_places at = places_of(layer);                                                                                 \
@@ -146,7 +149,8 @@ ND_INLINE void add_alone(const nd_layer *layer, const nd_term *term, const uint8
                     } else if (term->alone && !layer->summed && !term->bits) {                                                 \
                         add_alone(layer, term, source, sums, places, k > 0);                                                   \
                     } else if (layer->summed) {                                                                                \
-                        const nd_term read = SUMMED(layer, term, source, row, column, summed, BLOCK);                          \
+                        const nd_term read = summed_term(term, BLOCK);                                                         \
+                        SUM(layer, term, &read, source, row, column, summed);                                                  \
                         TERM(layer, &read, summed, sums, places, k > 0);                                                       \
                     } else if (term->form && (term->form[step] || term->sets || term->bits)) {                                 \
                         const uint8_t *masks = term->masks + step * term->mask_step + row * term->mask_row                     \
@@ -248,7 +252,7 @@ ND_INLINE uint16_t *list_plain(const uint8_t *masks, int inputs, unsigned first,
 #undef ND_LIST
 
 #define tally_plain(NAME) tally_##NAME##_plain
-ND_DEFINE_ROW(row_plain, , term_plain, summed_term, events_plain, count_plain, fire_plain, pack_plain, tally_plain, ND_PIXELS)
+ND_DEFINE_ROW(row_plain, , term_plain, add_steps, events_plain, count_plain, fire_plain, pack_plain, tally_plain, ND_PIXELS)
 
 #ifdef ND_X86
 #include "x86.h"

@@ -300,7 +300,7 @@ ND_INLINE void events_neon(
     else events_neon_wise(layer, term, masks, sums, places, add, few, narrow, list);
 }
 
-ND_DEFINE_ROW(row_neon, , term_neon, summed_term, events_neon, count_neon, fire_neon, pack_neon, tally_plain, ND_PIXELS)
+ND_DEFINE_ROW(row_neon, , term_neon, add_steps, events_neon, count_neon, fire_neon, pack_neon, tally_plain, ND_PIXELS)
 
 #ifdef ND_DOTS
 #include "dots.h"

@@ -336,7 +336,7 @@ ND_TARGET_AVX512 ND_INLINE void events_avx512(
 }
 
 #define tally_avx512(NAME) tally_##NAME##_avx512_half
-ND_DEFINE_ROW(row_avx512, ND_TARGET_AVX512, term_avx512, summed_term, events_avx512, count_avx512, fire_avx512, bits_kept, tally_avx512, ND_PIXELS)
+ND_DEFINE_ROW(row_avx512, ND_TARGET_AVX512, term_avx512, add_steps, events_avx512, count_avx512, fire_avx512, bits_kept, tally_avx512, ND_PIXELS)
 
 /* As list_plain(), 32 channels at a time and without branches; writes up to 32 entries too many. */
 ND_TARGET_VBMI2 ND_INLINE uint16_t *list_vbmi2(
@@ -396,4 +396,4 @@ ND_TARGET_VBMI2 ND_INLINE void events_vbmi2(
     else events_vbmi2_full(layer, term, masks, sums, places, add, few, narrow, list);
 }
 
-ND_DEFINE_ROW(row_vbmi2, ND_TARGET_VBMI2, term_avx512, summed_term, events_vbmi2, count_avx512, fire_avx512, bits_kept, tally_avx512, ND_PIXELS)
+ND_DEFINE_ROW(row_vbmi2, ND_TARGET_VBMI2, term_avx512, add_steps, events_vbmi2, count_avx512, fire_avx512, bits_kept, tally_avx512, ND_PIXELS)
