@@ -11,9 +11,13 @@ Calls = Mapping[str, Callable[[], object]]
 PAUSE = 0.03
 """Seconds before a call: the threads of the one before, which spin for a while, would take cores from it."""
 
+SHORT = 0.2
+"""Seconds: a call that takes less is made once more before it is timed, since the pause has left the processor at rest,
+with cold caches and a low clock, which would be much of such a call."""
+
 
 def interleaved(calls: Calls, rounds: int, budget: float, reference: str) -> dict[str, dict[str, float]]:
-    """Times calls in turns, after one of each that is not timed.
+    """Times calls in turns, after one of each that is not timed, and short ones when they have just run.
 
     Args:
         calls: What to time.
@@ -27,14 +31,19 @@ def interleaved(calls: Calls, rounds: int, budget: float, reference: str) -> dic
     """
     wall: dict[str, list[float]] = {name: [] for name in calls}
     busy: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
+    took: dict[str, float] = {}
+    for name, call in calls.items():
+        start = time.perf_counter()
         call()
+        took[name] = time.perf_counter() - start
     begin = time.perf_counter()
     for turn in range(rounds):
         if turn >= 3 and time.perf_counter() - begin > budget:
             break
         for name, call in calls.items():
             time.sleep(PAUSE)
+            if took[name] < SHORT:
+                call()
             start, worked = time.perf_counter(), time.thread_time()
             call()
             busy[name].append(1e3 * (time.thread_time() - worked))

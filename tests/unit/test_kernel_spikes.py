@@ -1,4 +1,4 @@
-"""The AVX2 path: spikes under kernels of three columns, in words or four channels at a time; few outputs."""
+"""The AVX2 path: spikes under kernels of three columns, in words or in sets of channels; few outputs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from neurodeploy.graph.spec import HostSide
 from neurodeploy.quantize.network import IntegerConv, IntegerInput, IntegerLif, IntegerNetwork, IntegerReadout
 from neurodeploy.simulate import kernel
 from neurodeploy.simulate.kernel.library import library
-from neurodeploy.simulate.kernel.pack import CHUNK, SET_ROWS, WORD, pack_events, pack_thin
+from neurodeploy.simulate.kernel.pack import CHUNK, SETS, WORD, pack_events, pack_thin
 from neurodeploy.simulate.kernel.plan import make_plan
-from neurodeploy.simulate.kernel.program import SETS_RATE, Case, Form, Program
+from neurodeploy.simulate.kernel.program import SETS_RATE, WIDE_SETS_RATE, Case, Form, Program
 from tests.kernel_strategies import assert_counted, assert_same
 
 AVX2 = kernel.missing() is None and "avx2" in library().paths
@@ -33,7 +33,7 @@ def spiking(
 ) -> tuple[IntegerNetwork, np.ndarray]:
     """A layer that spikes at about this rate, its reader under test, and a readout; codes for them."""
     rng = np.random.default_rng([inputs, outputs, rows, int(100 * rate), columns])
-    codes = rng.integers(0, 256, (1, 13, 37))
+    codes = rng.integers(0, 256, (1, 13, 77))
     first = rng.integers(-60, 61, (inputs, 1, 1, 1)) * 2
     drive = first[:, 0, 0, 0, None] * codes.reshape(1, -1)
     middle = rng.integers(-largest, largest + 1, (outputs, inputs, rows, columns)) * 2
@@ -82,16 +82,17 @@ def test_operations_are_counted_from_bits(inputs: int, outputs: int, rate: float
 
 
 @machine
-def test_which_form_is_taken() -> None:
-    net, codes = spiking(32, 32, 3, 0.1)
+@pytest.mark.parametrize(("inputs", "rate"), [(16, SETS_RATE[16]), (32, SETS_RATE[32]), (33, WIDE_SETS_RATE)])
+def test_which_form_is_taken(inputs: int, rate: float) -> None:
+    net, codes = spiking(inputs, 32, 3, 0.1)
     for form, sets, few in (
-        ("auto", True, round(SETS_RATE * 13 * 37 * 32)),
+        ("auto", True, round(rate * 13 * 77 * inputs)),
         ("sets", True, 0),
         ("events", False, None),
     ):
         made = program(net, codes, form)  # type: ignore[arg-type]
         term = made._layers[1].terms[0]
-        assert term.joined == 2
+        assert term.joined == {16: 4, 32: 2, 33: 1}[inputs]
         assert bool(term.sets) is sets
         assert bool(made._layers[0].unread) is sets
         assert few is None or abs(made._layers[0].few - few) <= 1
@@ -116,15 +117,17 @@ def test_where_there_are_no_words() -> None:
 
 def test_a_table_of_sets_holds_sums() -> None:
     rng = np.random.default_rng(0)
-    outputs, inputs, rows, columns = 40, 20, 2, 3
+    outputs, inputs, rows, columns = 40, 28, 2, 3
     weight = rng.integers(-127, 128, (outputs, inputs, rows, columns))
     table = pack_events(weight, 0, scanned=True)
     assert table is not None and table.sets is not None
-    assert table.sets.shape == (2, columns, rows * 32 // 4, SET_ROWS, CHUNK)
-    for _ in range(200):
-        output, row, column, four, members = (int(rng.integers(top)) for top in (outputs, rows, columns, 8, 16))
-        chosen = [4 * four + bit for bit in range(4) if members >> bit & 1 and 4 * four + bit < inputs]
-        found = table.sets[output // CHUNK, column, row * 8 + four, members, output % CHUNK]
+    assert sum(SETS) == 16
+    assert table.sets.shape == (2, rows * 2, 131, columns, CHUNK)
+    for _ in range(400):
+        output, row, column, part, group = (int(rng.integers(top)) for top in (outputs, rows, columns, 2, 3))
+        members, first = int(rng.integers(1 << SETS[group])), 16 * part + sum(SETS[:group])
+        chosen = [first + bit for bit in range(SETS[group]) if members >> bit & 1 and first + bit < inputs]
+        found = table.sets[output // CHUNK, row * 2 + part, (0, 65, 98)[group] + members, column, output % CHUNK]
         assert found == weight[output, chosen, row, column].sum()
 
 

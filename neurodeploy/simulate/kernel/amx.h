@@ -132,7 +132,10 @@ ND_TARGET_AMX ND_INLINE void amx_products(
     if (odd) amx_block(layer, term, source, even, out, 2, 1);
 }
 
-/* As the other terms, for up to ND_BLOCK_MOST places. Behind the sums there is room for as many more. */
+/* Places that are computed together. */
+#define ND_BLOCK_TILED 32
+
+/* As the other terms, for up to ND_BLOCK_TILED places. Behind the sums there is room for as many more. */
 ND_TARGET_AMX ND_INLINE void term_amx(
     const nd_layer *layer, const nd_term *term, const uint8_t *source, int32_t *sums, int places, int add) {
     const int channels = layer->channels;
@@ -142,7 +145,7 @@ ND_TARGET_AMX ND_INLINE void term_amx(
                 layer, term, source + start * term->next_place, sums + (int64_t)start * channels, ND_PIXELS, add);
         return;
     }
-    int32_t *out = add ? sums + (int64_t)ND_BLOCK_MOST * channels : sums;
+    int32_t *out = add ? sums + (int64_t)ND_BLOCK_TILED * channels : sums;
     amx_products(layer, term, source, out, places);
     if (!add && !term->shift) return;
     const __m128i shift = _mm_cvtsi32_si128(term->shift);
@@ -153,7 +156,7 @@ ND_TARGET_AMX ND_INLINE void term_amx(
 }
 
 ND_DEFINE_ROW(
-    row_in_tiles, ND_TARGET_AMX, term_amx, add_steps, events_vbmi2, count_avx512, fire_avx512, bits_kept, tally_avx512, ND_BLOCK_MOST)
+    row_in_tiles, ND_TARGET_AMX, term_amx, add_steps, events_vbmi2, count_avx512, fire_avx512, bits_kept, tally_avx512, ND_BLOCK_TILED)
 
 ND_TARGET_AMX static void row_amx(const nd_layer *layer, int row, int32_t *scratch) {
     amx_begin();

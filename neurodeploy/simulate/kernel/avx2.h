@@ -306,6 +306,22 @@ ND_TARGET_AVX2 ND_INLINE __m256i spread_avx2(const uint8_t *masks) {
     return _mm256_cmpeq_epi8(_mm256_and_si256(bits, each), each);
 }
 
+/* Counts of 32 channels of one place, or of sixteen of two, over all steps. at: spikes of step 0 */
+ND_TARGET_AVX2 ND_INLINE __m256i steps_of_bits(const nd_layer *layer, const nd_term *term, const uint8_t *at, const int two) {
+    const __m256i each = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    const __m256i of_one = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i of_two = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0808080808080808, 0x0909090909090909);
+    __m256i sum = _mm256_setzero_si256();
+#pragma GCC unroll 4
+    for (int step = 0; step < layer->steps; step++, at += term->mask_step) {
+        const __m256i bits = two ? _mm256_shuffle_epi8(
+                                       _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)at)), of_two)
+                                 : _mm256_shuffle_epi8(_mm256_set1_epi32(four_bytes(at)), of_one);
+        sum = _mm256_sub_epi8(sum, _mm256_cmpeq_epi8(_mm256_and_si256(bits, each), each));
+    }
+    return sum;
+}
+
 /* As add_steps(), of spikes that may be bits; behind the sums there is room. */
 ND_TARGET_AVX2 ND_INLINE void add_steps_avx2(
     const nd_layer *layer, const nd_term *term, const nd_term *read, const uint8_t *source, int first_row, int first_column,
@@ -317,13 +333,14 @@ ND_TARGET_AVX2 ND_INLINE void add_steps_avx2(
     const int64_t channels = term->place_bytes;
     for (int row = 0; row < term->rows; row++, sums += read->row_bytes) {
         const uint8_t *line = term->masks + (first_row + row * term->row_dilation) * term->mask_row + first_column * term->mask_place;
+        if (channels == ND_LANES) {
+            for (int64_t at = 0; at < read->row_bytes; at += 2 * ND_LANES, line += 2 * term->mask_place)
+                _mm256_storeu_si256((__m256i *)(void *)(sums + at), steps_of_bits(layer, term, line, 1));
+            continue;
+        }
         for (int64_t at = 0; at < read->row_bytes; at += channels, line += term->mask_place) {
-            for (int first = 0; first < channels; first += 2 * ND_LANES) {
-                __m256i sum = _mm256_setzero_si256();
-                for (int step = 0; step < layer->steps; step++)
-                    sum = _mm256_sub_epi8(sum, spread_avx2(line + step * term->mask_step + first / 8));
-                _mm256_storeu_si256((__m256i *)(void *)(sums + at + first), sum);
-            }
+            for (int first = 0; first < channels; first += 2 * ND_LANES)
+                _mm256_storeu_si256((__m256i *)(void *)(sums + at + first), steps_of_bits(layer, term, line + first / 8, 0));
         }
     }
 }
@@ -386,7 +403,7 @@ ND_TARGET_AVX2 ND_INLINE void spikes_under(
     const nd_layer *layer, const nd_term *term, const uint8_t *masks, int32_t *sums, int places, int add, int few,
     int16_t *narrow, uint16_t *list) {
     if (term->alone) alone_in_bits(layer, term, masks, sums, places, add);
-    else if (term->joined) spikes_under_three(layer, term, masks, sums, places, add, few);
+    else if (term->joined) spikes_under_three(layer, term, masks, sums, places, add, few, narrow);
     else events_avx2(layer, term, masks, sums, places, add, few, narrow, list);
 }
 

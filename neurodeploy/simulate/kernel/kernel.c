@@ -67,7 +67,7 @@ ND_INLINE nd_places places_of(const nd_layer *layer) {
     at.u = 2 * block;
     at.v = at.u + block;
     at.narrow = at.v + block * layer->levels;
-    at.tally = at.narrow + (int64_t)ND_PIXELS * layer->channels / 2;
+    at.tally = at.narrow + block / 2;
     at.found = at.tally + nd_tally_size(layer);
     at.list = (at.found + 2 * (nd_found_size(layer) + layer->steps) + 15) / 16 * 16;
     at.summed = at.list + list;

@@ -10,7 +10,7 @@
 /* Output places that are computed together, the most that a path takes at a time, and the multiple that channels are padded
  * to. */
 #define ND_PIXELS 8
-#define ND_BLOCK_MOST 32
+#define ND_BLOCK_MOST 64
 #define ND_LANES 16
 
 /* Of a step of a source that did not spike anywhere. */
@@ -32,7 +32,7 @@ enum { ND_PLAIN = 1, ND_AVX2 = 2, ND_AVX512 = 4, ND_VBMI2 = 8, ND_AMX = 16, ND_N
  * The event form, for sources of spikes that are 0 or 1, reads them as bits, and adds up rows of a table of its own:
  * int16 [column][row * inputs + input][channels], where one row of zeros ends every column. See scan.h for kernels of three
  * columns on the AVX2 path: there the table is [column][word][65][channels], with a row of zeros behind the 64 inputs of every
- * word, and a second one, of sets, may hold sums of rows, [chunk][column][row][four inputs][17][32] of chunks of 32 channels.
+ * word, and a second one, of sets, may hold sums of rows, [chunk][row][sixteen inputs][131][column][32] of chunks of 32 channels.
  */
 typedef struct {
     const void *source;    /* what the first tap of the first output place reads in step 0 */

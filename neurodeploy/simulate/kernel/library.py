@@ -22,7 +22,7 @@ GROUPS = {"plain": 1, "neon": 1, "i8mm": 8}
 LIMIT = "NEURODEPLOY_KERNEL"
 """Environment variable: the widest instruction path that is used, or ``none`` for no kernel at all."""
 
-BLOCK_MOST = 32
+BLOCK_MOST = 64
 """Most places that the kernel computes together (ND_BLOCK_MOST)."""
 
 TILE_BYTES = 64

@@ -16,8 +16,8 @@ IntArray = NDArray[np.int64]
 NARROW_MAX = (1 << 15) - 1
 """Largest magnitude of a sum that is held in 16 bits."""
 
-EVENTS_BYTES = 1 << 22
-"""Largest table of events, and of sets: beyond it the rows come from memory, and nothing is gained."""
+EVENTS_BYTES, SETS_BYTES = 1 << 22, 1 << 24
+"""Largest table of events, and of sets, which is read in parts: beyond it the rows come from memory."""
 
 THIN_MAX = 4
 """Outputs up to which the dense form of AVX2 has inputs side by side in its vectors, of ``VECTOR`` bytes."""
@@ -27,8 +27,11 @@ VECTOR = 32
 WORD = 64
 """Channels whose spikes are found together, where they are not listed; a row of zeros follows theirs."""
 
-CHUNK, SET_ROWS = 32, 17
-"""Channels of the rows of a table of sets, and rows for four inputs: 16, and room (ND_CHUNK and ND_SETS_BYTES)."""
+CHUNK = 32
+"""Channels of the rows of a table of sets (ND_CHUNK)."""
+
+SETS = (6, 5, 5)
+"""Inputs of which such a table has all sets, of sixteen; behind their rows there is room for one more."""
 
 ENTRY_MAX = (1 << 16) - 1
 """Largest entry of a list of spikes, in 16 lanes of a row of weights."""
@@ -42,8 +45,8 @@ class EventTable:
         rows: (columns, rows * inputs + 1, padded outputs) int16; the last row of every column is 0. With words
             (columns, words, 65, padded outputs); the last row of every word is 0.
         joined: Rows of the source that share a word; 0 where there are none.
-        sets: (chunks, columns, rows * inputs / 4, 17, 32) int16, the sum of the rows of every set of four inputs; or
-            None.
+        sets: (chunks, rows * inputs / 16, 131, columns, 32) int16, the sums of the rows of every set of six, five
+            and five inputs; or None.
         inputs: Channels of the source, rounded up.
         narrow: 16 bits hold every sum.
         shift: Of the sum, to the left.
@@ -173,15 +176,20 @@ def _in_words(by_input: NDArray[np.int16]) -> tuple[NDArray[np.int16], int]:
 def _sets(by_input: NDArray[np.int16]) -> NDArray[np.int16] | None:
     """The table of sets of rows (columns, rows, inputs, outputs), or None where it would be too large."""
     columns, rows, inputs, outputs = by_input.shape
-    fours, chunks = rows * inputs // 4, -(-outputs // CHUNK)
-    if chunks * columns * fours * SET_ROWS * CHUNK * 2 > EVENTS_BYTES:
+    parts, chunks = rows * inputs // LANES, -(-outputs // CHUNK)
+    held = sum((1 << size) + 1 for size in SETS)
+    if chunks * parts * held * columns * CHUNK * 2 > SETS_BYTES:
         return None
-    table = aligned((chunks, columns, fours, SET_ROWS, CHUNK), np.int16)
-    held = np.zeros((columns, fours, 4, chunks * CHUNK), np.int16)
-    held[..., :outputs] = by_input.reshape(columns, fours, 4, outputs)
-    parts = held.reshape(columns, fours, 4, chunks, CHUNK).transpose(3, 0, 1, 2, 4)
-    for one in range(16):
-        table[:, :, :, one] = sum((parts[:, :, :, bit] for bit in range(4) if one >> bit & 1), np.int16(0))
+    padded = np.zeros((columns, parts, LANES, chunks * CHUNK), np.int16)
+    padded[..., :outputs] = by_input.reshape(columns, parts, LANES, outputs)
+    weights = padded.reshape(columns, parts, LANES, chunks, CHUNK).transpose(3, 1, 2, 0, 4)
+    table = aligned((chunks, parts, held, columns, CHUNK), np.int16)
+    row = first = 0
+    for size in SETS:
+        for one in range(size):  # the sets with this input and no later one
+            at = row + (1 << one)
+            table[:, :, at : at + (1 << one)] = table[:, :, row:at] + weights[:, :, first + one, None]
+        row, first = row + (1 << size) + 1, first + size
     return table
 
 

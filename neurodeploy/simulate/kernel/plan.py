@@ -292,7 +292,7 @@ def _layer(net: IntegerNetwork, node: IntegerLif | IntegerReadout, path: str, ex
     for (conv, source, alone), count in zip(pairs, levels, strict=True):
         reach = np.abs(conv.weight).sum(axis=(1, 2, 3))
         few = path == "avx2" and isinstance(node, IntegerReadout) and len(node.bias) <= THIN_MAX
-        term = _term(conv, source.name, count * (net.host.steps if summed else 1), path, few=few)
+        term = _term(conv, source.name, count, net.host.steps if summed else 1, path, few=few)
         terms.append(replace(term, alone=alone if count else None))
         if count:
             counts = counts + reach * count
@@ -354,7 +354,8 @@ def _current_threshold(vth: int, bias: IntArray) -> IntArray:
     return vth - bias
 
 
-def _term(conv: IntegerConv, source: str, levels: int, path: str, *, few: bool) -> TermPlan:
+def _term(conv: IntegerConv, source: str, levels: int, steps: int, path: str, *, few: bool) -> TermPlan:
+    """steps: So many are read at once, as their sum."""
     graded = not levels
     weights: NDArray[Any]
     halves = 0 if graded else shift_of(conv.weight) or 0
@@ -376,7 +377,7 @@ def _term(conv: IntegerConv, source: str, levels: int, path: str, *, few: bool) 
         groups=groups,
         graded=graded,
         shift=shift,
-        run=1 if graded else max(1, CODE_MAX // ((128 if path == "neon" else 256) * levels)),
+        run=1 if graded else max(1, CODE_MAX // ((128 if path == "neon" else 256) * levels * steps)),
         parts=parts,
         chunks=chunks,
         thin=len(conv.weight) if thin else 0,

@@ -33,8 +33,12 @@ EVENT_RATE.update({"neon": 0.25, "dotprod": 0.12, "i8mm": 0.06})
 # These are guesses: an instruction of avx2 does as many products as additions of events, as one of neon does; one of
 # dotprod does twice as many, one of i8mm four times.
 
-SETS_RATE = 0.16
-"""The same of sources whose readers all have a table of sets: beyond it that is the faster one. Measured."""
+SETS_RATE = {16: 0.03, 32: 0.08}
+"""The same of sources of so many channels at most whose readers all have a table of sets: beyond it that is the faster
+one. Measured, on pictures that the processor had not seen."""
+
+WIDE_SETS_RATE = 0.12
+"""The same of wider ones."""
 
 EVENT_CHANNELS = {"avx2": 32, "amx": 64}
 """Channels of a source below which the event form never is, unless there are tables of sets. Measured."""
@@ -163,7 +167,9 @@ class Program:
             return 0 if self.case.form == "sets" else EVERY
         path, (rows, columns) = self.plan.path, self.extents[layer.name]
         rate = WIDE_EVENT_RATE.get(path, EVENT_RATE[path]) if layer.channels >= 64 else EVENT_RATE[path]
-        return ceil((SETS_RATE if self._in_bits(layer) else rate) * rows * columns * layer.channels)
+        if self._in_bits(layer):
+            rate = next((sets for most, sets in SETS_RATE.items() if layer.channels <= most), WIDE_SETS_RATE)
+        return ceil(rate * rows * columns * layer.channels)
 
     def _make_buffers(self) -> dict[str, Buffer]:
         """Of the input and of every spiking layer; those that live at different times share them."""

@@ -82,9 +82,9 @@ def run(
         observer: Is shown the codes and every spiking layer.
         path: Instruction path; by default the fastest that the machine has.
         threads: By default ``OMP_NUM_THREADS``, or the cores of this process.
-        form: ``events`` adds weights for spikes wherever they are binary, ``sets`` those of four channels at a time
-            where there is a table of them, ``dense`` multiplies everywhere; ``auto`` takes, for every layer and step,
-            what the spike rate of its source makes the faster one.
+        form: ``events`` adds weights for spikes wherever they are binary, ``sets`` those of five or six channels
+            at a time where there is a table of them, ``dense`` multiplies everywhere; ``auto`` takes, for every layer
+            and step, what the spike rate of its source makes the faster one.
 
     Returns:
         (C, h', w') int64: the sum over all time steps of the current into the readout plus its bias.
