@@ -154,8 +154,8 @@ ND_INLINE void keep_spikes(uint8_t *bits, int first, uint32_t spikes, const int 
     else memcpy(bits + first / 8, &spikes, (size_t)vectors);
 }
 
-/* How a membrane is kept: by its factor, by shifts, by a single one, or not at all, because it is the first step. */
-enum { ND_SCALED, ND_HALVED, ND_HALF, ND_FRESH };
+/* How a membrane is kept: by its factor, by shifts, by a single one, as it is, or not at all, because it is the first step. */
+enum { ND_SCALED, ND_HALVED, ND_HALF, ND_WHOLE, ND_FRESH };
 
 /* As fire_single_plain(), with currents that wrap around, of channels from 'first' on, eight in each of the vectors; without
  * 'limits', neither register leaves its 24 bits. */
@@ -185,7 +185,8 @@ ND_TARGET_AVX2 ND_INLINE void fire_channels_avx2(
             x = _mm256_add_epi32(x, bias[k]);
             if (keeps != ND_FRESH) {
                 const __m256i before = _mm256_loadu_si256(membrane);
-                const __m256i kept = keeps == ND_HALF     ? half_avx2(before)
+                const __m256i kept = keeps == ND_WHOLE    ? before
+                                     : keeps == ND_HALF   ? half_avx2(before)
                                      : keeps == ND_HALVED ? halved_avx2(before, halvings, others)
                                                           : decayed_membrane_avx2(before, keep[k]);
                 x = _mm256_add_epi32(x, kept);
@@ -217,7 +218,9 @@ ND_TARGET_AVX2 ND_INLINE void fire_avx2(
         if (!step && limits) fire_single_avx2(layer, sums, places, v, out, bits, ND_FRESH, 1);
         else if (!step) fire_single_avx2(layer, sums, places, v, out, bits, ND_FRESH, 0);
         else if (layer->halvings < 0) fire_single_avx2(layer, sums, places, v, out, bits, ND_SCALED, 1);
-        else if (layer->halvings != 1) fire_single_avx2(layer, sums, places, v, out, bits, ND_HALVED, 1);
+        else if (layer->halvings > 1) fire_single_avx2(layer, sums, places, v, out, bits, ND_HALVED, 1);
+        else if (!layer->halvings && limits) fire_single_avx2(layer, sums, places, v, out, bits, ND_WHOLE, 1);
+        else if (!layer->halvings) fire_single_avx2(layer, sums, places, v, out, bits, ND_WHOLE, 0);
         else if (limits) fire_single_avx2(layer, sums, places, v, out, bits, ND_HALF, 1);
         else fire_single_avx2(layer, sums, places, v, out, bits, ND_HALF, 0);
         return;
