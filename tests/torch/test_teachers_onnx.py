@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from neurodeploy.errors import UserError
+from neurodeploy.networks import winograd
 from neurodeploy.networks.macs import count_macs
-from neurodeploy.networks.teachers import load_teacher
+from neurodeploy.networks.teachers import load_teacher, onnx_evaluator
 from neurodeploy.networks.teachers.dncnn import DnCNN
 from neurodeploy.networks.teachers.ffdnet import FFDNet
 
@@ -29,9 +30,10 @@ def graph(
     nodes: list[Any] | None = None,
     extra_inputs: tuple[Any, ...] = (),
     network: DnCNN | None = None,
+    weights: list[Any] | None = None,
 ) -> str:
     """Writes ``y = x - conv2(relu(conv1(x)))`` by hand, or the given nodes between ``x`` and ``y``."""
-    helper, weights = onnx.helper, []
+    helper, weights = onnx.helper, weights or []
     if nodes is None:
         network = network or small()
         stack = network.model
@@ -82,6 +84,66 @@ def test_a_graph_gives_the_networks_numbers_and_features(tmp_path: Path) -> None
     assert torch.equal(seen["features"], seen["conv1"].relu()) and list(seen) == ["features", "conv1"]
     torch.testing.assert_close(teacher.restore(x), restored)
     torch.testing.assert_close(teacher.eval().train()(x), restored)
+
+
+def convolutions(*, first: dict[str, Any] | None = None, last: str = "Identity") -> tuple[list[Any], list[Any]]:
+    """Nodes between ``x`` and ``y``, of every kind of convolution and of what may lie between them; their weights."""
+    make, generator = onnx.helper.make_node, torch.Generator().manual_seed(3)
+    shapes = {"1": (16, 1, 3, 3), "2": (32, 16, 3, 3), "3": (16, 32, 3, 3), "4": (16, 16, 3, 3), "5": (4, 8, 1, 1)}
+    weights = [
+        onnx.numpy_helper.from_array((torch.randn(shape, generator=generator) / 8).numpy(), name)
+        for name, shape in shapes.items()
+    ]
+    weights.append(onnx.numpy_helper.from_array(torch.rand(32, generator=generator).numpy(), "bias"))
+    nodes = [
+        make("Conv", ["x", "1"], ["a"], **(first or {"pads": [1, 1, 1, 1]})),
+        make("Relu", ["a"], ["b"]),
+        make("Conv", ["b", "2", "bias"], ["c"], pads=[1, 1, 1, 1]),
+        make("LeakyRelu", ["c"], ["d"], alpha=0.1),
+        make("Conv", ["d", "3"], ["e"], pads=[2, 2, 2, 2], dilations=[2, 2]),
+        make("Add", ["e", "b"], ["f"]),
+        make("Conv", ["f", "4"], ["g"], strides=[2, 2], pads=[0, 1, 2, 1]),
+        make("Conv", ["g", "5"], ["h"], group=2),
+        make("DepthToSpace", ["h"], ["up"], blocksize=2),
+        make("Sub", ["x", "up"], ["z"]),
+        make(last, ["z"], ["y"]),
+    ]
+    return nodes, weights
+
+
+@pytest.mark.parametrize(("batch", "parts"), [("B", [2] * 6 + [1] * 3), (5, [5] * 3)])
+def test_the_trainer_computes_its_convolutions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int | str, parts: list[int]
+) -> None:
+    """By the quicker ones, in parts of a batch; all else as onnxruntime does."""
+    nodes, weights = convolutions()
+    x = torch.rand(5, 1, 12, 16, generator=torch.Generator().manual_seed(1))
+    spec = graph(tmp_path / "net.onnx", nodes=nodes, weights=weights, shape=(batch, 1, "H", "W"))
+    teacher, taken = load_teacher(spec), []
+    real = winograd.conv2d
+
+    def counted(x: Tensor, *rest: Tensor, **options: Any) -> Tensor:
+        taken.append(len(x))
+        return real(x, *rest, **options)
+
+    monkeypatch.setattr(onnx_evaluator, "PIXELS", 2 * 12 * 16)
+    monkeypatch.setattr(winograd, "conv2d", counted)
+    winograd.convolve_by_it(teacher)
+    restored, seen = teacher.features(x, ["d", "up"])
+    expected, features = load_teacher(spec).features(x, ["d", "up"])
+    assert taken == parts
+    torch.testing.assert_close(restored, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen, features, rtol=0, atol=1e-5)
+    with pytest.raises(UserError, match="onnxruntime cannot run it on an input of 5x1x11x9"):
+        teacher.features(x[:, :, :11, :9], ["up"])
+
+
+@pytest.mark.parametrize("changed", [{"first": {"auto_pad": "SAME_UPPER"}}, {"last": "Erf"}])
+def test_what_would_be_slow_or_other_is_left_to_onnxruntime(tmp_path: Path, changed: dict[str, Any]) -> None:
+    nodes, weights = convolutions(**changed)
+    teacher = load_teacher(graph(tmp_path / "net.onnx", nodes=nodes, weights=weights))
+    winograd.convolve_by_it(teacher)
+    assert teacher.graph._evaluator is None  # type: ignore[attr-defined, union-attr]
 
 
 def test_a_batch_of_one_is_looped_over_and_a_fixed_size_named(tmp_path: Path) -> None:

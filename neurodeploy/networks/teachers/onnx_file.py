@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from neurodeploy.errors import UserError
 from neurodeploy.networks.teachers.base import Teacher, nearest
+from neurodeploy.networks.teachers.onnx_evaluator import Convolve, Evaluator, suits
 from neurodeploy.networks.teachers.onnx_macs import GraphCount, count_graph
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
@@ -50,6 +51,7 @@ class OnnxNetwork(nn.Module):
         self.inputs = session.get_inputs()
         self.batch, self.channels, self.height, self.width = _image_input(self.inputs, path).shape
         self._sessions: dict[tuple[str, ...], Any] = {(): session}
+        self._evaluator: Evaluator | None = None
 
     def forward(self, x: Tensor, *noise: Tensor) -> Tensor:
         """The graph's first output for images (B, C, H, W), and noise levels (B,) where it takes them."""
@@ -72,6 +74,11 @@ class OnnxNetwork(nn.Module):
         ]
         return [torch.from_numpy(np.concatenate(parts)).to(x.device) for parts in zip(*chunks, strict=True)]
 
+    def convolve_by(self, convolve: Convolve) -> None:
+        """Lets a function compute the convolutions, where the graph is little else; features may differ by rounding."""
+        if suits(self.model):
+            self._evaluator = Evaluator(self.model, convolve)
+
     def count_pass(self, x: Tensor, *noise: Tensor) -> GraphCount:
         """What the graph does for these inputs; :func:`neurodeploy.networks.macs.count_macs` asks for it."""
         self._check_size(x)
@@ -85,6 +92,11 @@ class OnnxNetwork(nn.Module):
 
     def _run_chunk(self, session: Any, points: tuple[str, ...], arrays: list[Tensor]) -> list[NDArray[np.float32]]:
         feeds = self._feeds(arrays)
+        if self._evaluator is not None:
+            try:
+                return self._evaluator.run(points, feeds, whole=isinstance(self.batch, int))
+            except Exception:  # numpy's and torch's have no common base; onnxruntime says what is wrong
+                self._evaluator = None
         try:
             outputs = session.run([session.get_outputs()[0].name, *points], feeds)
         except Exception as error:  # onnxruntime's errors have no common base

@@ -101,8 +101,14 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor, *, padding: tuple[int, int],
 
 
 def convolve_by_it(network: nn.Module) -> None:
-    """Makes the convolutions of a network that is only run, a teacher, compute as :func:`conv2d` does."""
+    """Makes the convolutions of a network that is only run, a teacher, compute as :func:`conv2d` does.
+
+    Of modules without convolutions of torch, it is the method ``convolve_by`` that does so.
+    """
     for module in network.modules():
+        convolve_by = getattr(module, "convolve_by", None)
+        if convolve_by is not None:
+            convolve_by(conv2d)
         if not isinstance(module, nn.Conv2d) or type(module).forward is not nn.Conv2d.forward:
             continue
         plain = module.stride == (1, 1) and module.groups == 1 and module.padding_mode == "zeros"
