@@ -126,12 +126,14 @@ def test_the_trainer_computes_its_convolutions(
         taken.append(len(x))
         return real(x, *rest, **options)
 
-    monkeypatch.setattr(onnx_evaluator, "PIXELS", 2 * 12 * 16)
+    monkeypatch.setattr(onnx_evaluator, "MOST_PIXELS", 2 * 12 * 16)
     monkeypatch.setattr(winograd, "conv2d", counted)
     winograd.convolve_by_it(teacher)
     restored, seen = teacher.features(x, ["d", "up"])
     expected, features = load_teacher(spec).features(x, ["d", "up"])
     assert taken == parts
+    teacher.restore(torch.rand(5, 1, 200, 100))
+    assert taken == parts  # too large for it
     torch.testing.assert_close(restored, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(seen, features, rtol=0, atol=1e-5)
     with pytest.raises(UserError, match="onnxruntime cannot run it on an input of 5x1x11x9"):

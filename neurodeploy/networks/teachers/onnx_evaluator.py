@@ -37,7 +37,7 @@ CHEAP = {
 }
 """Operators that numpy computes about as quickly as onnxruntime does."""
 
-PIXELS = 1 << 14
+MOST_PIXELS = 1 << 14
 """Of the pictures that are evaluated together: the evaluator keeps all tensors until it has ended."""
 
 
@@ -82,7 +82,7 @@ class Evaluator:
         """
         pictures = next(iter(feeds.values()))
         count, (height, width) = len(pictures), pictures.shape[2:]
-        step = count if whole else max(1, PIXELS // (height * width))
+        step = count if whole else max(1, MOST_PIXELS // (height * width))
         parts = [
             self._evaluator.run(
                 [self._output, *points], {name: array[start : start + step] for name, array in feeds.items()}

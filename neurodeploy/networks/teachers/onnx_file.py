@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from neurodeploy.errors import UserError
 from neurodeploy.networks.teachers.base import Teacher, nearest
-from neurodeploy.networks.teachers.onnx_evaluator import Convolve, Evaluator, suits
+from neurodeploy.networks.teachers.onnx_evaluator import MOST_PIXELS, Convolve, Evaluator, suits
 from neurodeploy.networks.teachers.onnx_macs import GraphCount, count_graph
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
@@ -75,7 +75,10 @@ class OnnxNetwork(nn.Module):
         return [torch.from_numpy(np.concatenate(parts)).to(x.device) for parts in zip(*chunks, strict=True)]
 
     def convolve_by(self, convolve: Convolve) -> None:
-        """Lets a function compute the convolutions, where the graph is little else; features may differ by rounding."""
+        """Lets a function compute the convolutions of small pictures, where the graph is little else.
+
+        Features may differ by rounding.
+        """
         if suits(self.model):
             self._evaluator = Evaluator(self.model, convolve)
 
@@ -92,7 +95,7 @@ class OnnxNetwork(nn.Module):
 
     def _run_chunk(self, session: Any, points: tuple[str, ...], arrays: list[Tensor]) -> list[NDArray[np.float32]]:
         feeds = self._feeds(arrays)
-        if self._evaluator is not None:
+        if self._evaluator is not None and arrays[0].shape[2] * arrays[0].shape[3] <= MOST_PIXELS:
             try:
                 return self._evaluator.run(points, feeds, whole=isinstance(self.batch, int))
             except Exception:  # numpy's and torch's have no common base; onnxruntime says what is wrong
