@@ -369,7 +369,7 @@ def _term(conv: IntegerConv, source: str, levels: int, steps: int, path: str, *,
     thin = few and not graded and conv.dilation[1] == 1
     if thin:
         weights = pack_thin(conv.weight >> shift)
-    scanned = path == "avx2" and conv.weight.shape[3] == 3 and conv.dilation[1] == 1
+    scanned = path == "avx2" and steps == 1 and conv.weight.shape[3] == 3 and conv.dilation[1] == 1
     return TermPlan(
         conv=conv.name,
         source=source,
