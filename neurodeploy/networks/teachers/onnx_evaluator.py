@@ -20,19 +20,8 @@ Convolve = Callable[..., Tensor]
 """As :func:`neurodeploy.networks.winograd.conv2d`."""
 
 CHEAP = {
-    *(
-        "Add",
-        "BatchNormalization",
-        "Cast",
-        "Clip",
-        "Concat",
-        "Constant",
-        "ConstantOfShape",
-        "Conv",
-        "DepthToSpace",
-        "Div",
-    ),
-    *("Expand", "Gather", "Identity", "LeakyRelu", "Mul", "PRelu", "Pad", "Relu", "Reshape", "Shape", "Slice"),
+    *("Add", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "DepthToSpace"),
+    *("Div", "Expand", "Gather", "Identity", "LeakyRelu", "Mul", "PRelu", "Pad", "Relu", "Reshape", "Shape", "Slice"),
     *("SpaceToDepth", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"),
 }
 """Operators that numpy computes about as quickly as onnxruntime does."""
@@ -53,9 +42,9 @@ def suits(model: Any) -> bool:
         for attribute in node.attribute
         if attribute.name == "auto_pad"
     )
-    halves = {types.FLOAT16, types.BFLOAT16, types.DOUBLE}
-    single = not any(tensor.data_type in halves for tensor in graph.initializer)
-    single = single and not any(entry.type.tensor_type.elem_type in halves for entry in (*graph.input, *graph.output))
+    others = {types.FLOAT16, types.BFLOAT16, types.DOUBLE}
+    single = not any(tensor.data_type in others for tensor in graph.initializer)
+    single = single and not any(entry.type.tensor_type.elem_type in others for entry in (*graph.input, *graph.output))
     return bool(convolutions) and plain and padded and single
 
 
