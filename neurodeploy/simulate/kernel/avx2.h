@@ -149,27 +149,30 @@ ND_TARGET_AVX2 ND_INLINE void alone_in_bits(
     }
 }
 
+/* Bits as bytes of -1: every byte has a copy of the one that its bit is in. */
+ND_TARGET_AVX2 ND_INLINE __m256i bits_spread(__m256i copies) {
+    const __m256i each = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    return _mm256_cmpeq_epi8(_mm256_and_si256(copies, each), each);
+}
+
 /* 32 spikes that are bits, as bytes of -1. */
 ND_TARGET_AVX2 ND_INLINE __m256i spread_avx2(const uint8_t *masks) {
-    const __m256i each = _mm256_set1_epi64x((long long)0x8040201008040201u);
     const __m256i from = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    const __m256i bits = _mm256_shuffle_epi8(_mm256_set1_epi32(four_bytes(masks)), from);
-    return _mm256_cmpeq_epi8(_mm256_and_si256(bits, each), each);
+    return bits_spread(_mm256_shuffle_epi8(_mm256_set1_epi32(four_bytes(masks)), from));
+}
+
+/* Sixteen of one place and sixteen of the next one, whose words are neighbours. */
+ND_TARGET_AVX2 ND_INLINE __m256i spread_two_avx2(const uint8_t *masks) {
+    const __m256i from = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0808080808080808, 0x0909090909090909);
+    return bits_spread(_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)masks)), from));
 }
 
 /* Counts of 32 channels of one place, or of sixteen of two, over all steps. at: spikes of step 0 */
 ND_TARGET_AVX2 ND_INLINE __m256i steps_of_bits(const nd_layer *layer, const nd_term *term, const uint8_t *at, const int two) {
-    const __m256i each = _mm256_set1_epi64x((long long)0x8040201008040201u);
-    const __m256i of_one = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    const __m256i of_two = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0808080808080808, 0x0909090909090909);
     __m256i sum = _mm256_setzero_si256();
 #pragma GCC unroll 4
-    for (int step = 0; step < layer->steps; step++, at += term->mask_step) {
-        const __m256i bits = two ? _mm256_shuffle_epi8(
-                                       _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)at)), of_two)
-                                 : _mm256_shuffle_epi8(_mm256_set1_epi32(four_bytes(at)), of_one);
-        sum = _mm256_sub_epi8(sum, _mm256_cmpeq_epi8(_mm256_and_si256(bits, each), each));
-    }
+    for (int step = 0; step < layer->steps; step++, at += term->mask_step)
+        sum = _mm256_sub_epi8(sum, two ? spread_two_avx2(at) : spread_avx2(at));
     return sum;
 }
 
